@@ -1,0 +1,133 @@
+"""The exceptions of the cluster: few, one meaning each, carrying data.
+
+Every message says what happened, where, and what to do next. Expected outcomes of
+process operations (noproc, noconnection, exit reasons) are values, not exceptions:
+see ``cluster.envelope``. An exception here can be pickled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+class ClusterError(Exception):
+    """Root of every error this package raises on purpose."""
+
+
+class BadPid(ClusterError, ValueError):
+    """A text that is not a PID; the message shows the text and the expected form."""
+
+
+class NotConnected(ClusterError):
+    """The bus has no connection to NATS at this moment; nothing was sent."""
+
+
+class Unavailable(ClusterError):
+    """A peer or service can't be reached now; trying again later is reasonable."""
+
+
+class NodeDown(ClusterError):
+    """The node's epoch ended; requests to it have an unknown outcome."""
+
+    def __init__(self, node: str, epoch: int) -> None:
+        super().__init__(node, epoch)
+        self.node = node
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return f"node {self.node} (epoch {self.epoch}) is gone; its registration ended"
+
+
+class MessageTooBig(ClusterError, ValueError):
+    """One message over the limit (both in bytes)."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"message of {self.size} bytes is over the limit of {self.limit} bytes; send a reference or split it"
+
+
+class NameTaken(ClusterError):
+    """The name is registered to another process."""
+
+    def __init__(self, name: str, by: str) -> None:
+        super().__init__(name, by)
+        self.name = name
+        self.by = by
+
+    def __str__(self) -> str:
+        return f"name {self.name!r} is registered to {self.by}"
+
+
+class CallTimeout(ClusterError):
+    """No answer within the deadline (seconds); the outcome is unknown."""
+
+    def __init__(self, what: str, after: float) -> None:
+        super().__init__(what, after)
+        self.what = what
+        self.after = after
+
+    def __str__(self) -> str:
+        return f"{self.what}: no answer within {self.after:g} s"
+
+
+class RegistryConflict(ClusterError):
+    """Another writer changed the same entries first.
+
+    ``head`` is the version that holds now, ``changed`` the ids that were changed meanwhile.
+    """
+
+    def __init__(self, head: int, changed: list[str]) -> None:
+        super().__init__(head, changed)
+        self.head = head
+        self.changed = changed
+
+    def __str__(self) -> str:
+        return (
+            f"registry moved on to v{self.head} and changed {', '.join(self.changed) or 'nothing you touch'}; "
+            "read it again and repeat the change"
+        )
+
+
+class OutcomeUnknown(ClusterError):
+    """A write whose answer was lost; it may or may not have been applied."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with an input, placed: file and line where known, entry and field where they apply."""
+
+    message: str
+    entry: str = ""
+    field: str = ""
+    file: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.file and self.line else self.file
+        parts = [p for p in (place, self.entry, self.field) if p]
+        return f"{': '.join(parts)}: {self.message}" if parts else self.message
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "message": self.message,
+            "entry": self.entry,
+            "field": self.field,
+            "file": self.file,
+            "line": self.line,
+        }
+
+
+class Invalid(ClusterError, ValueError):
+    """Bad input, refused as a whole, with every problem found."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(str(p) for p in self.problems)
