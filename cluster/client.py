@@ -1,0 +1,261 @@
+"""A client for programs outside the cluster: look at it, and act on what runs in it.
+
+    async with Client(["nats://..."], ["http://..."], "shop") as client:
+        reply = await client.call("worker@node-3", "work", {"n": 1}, timeout=5.0)
+
+What acts on processes goes to one node, the gateway, which passes it on in the same order as
+everybody's messages; the client asks every node only to list. A gateway that is gone is
+replaced by the next one, because nothing was accepted; one that stays silent past the deadline
+raises CallTimeout, and then the outcome is unknown. Nothing here waits without a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import msgpack
+
+from cluster import bus, etcd
+from cluster.bus import Bus, Credentials
+from cluster.envelope import MAX_MESSAGE, to_raw, to_text, unpack
+from cluster.errors import CallTimeout, ClusterError, MessageTooBig, Unavailable
+from cluster.etcd import Etcd
+from cluster.keys import Keys
+from cluster.members import Member, NodeState
+from cluster.subjects import Subjects
+
+DEFAULT_TIMEOUT = 5.0
+LISTING_TIMEOUT = 3.0
+_SLACK = 0.5
+"""Seconds a gateway gets beyond the deadline it was given, to say itself that it passed."""
+
+
+class QueryFailed(ClusterError):
+    """A node answered with an error. ``code`` is ``noproc``, ``noconnection``, ``timeout``, ``invalid``, ..."""
+
+    def __init__(self, kind: str, message: str, code: str, node: str) -> None:
+        super().__init__(kind, message, code, node)
+        self.kind = kind
+        self.message = message
+        self.code = code
+        self.node = node
+
+    def __str__(self) -> str:
+        return self.message if self.message.startswith(self.code) or not self.code else f"{self.code}: {self.message}"
+
+
+class NoNodes(Unavailable):
+    """The cluster has no node that could answer."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back to a call: the sender's PID, its topic, and the payloads."""
+
+    sender: str
+    topic: str
+    payloads: list[Any]
+
+    @property
+    def value(self) -> Any:
+        """The first payload, None when there was none."""
+        return self.payloads[0] if self.payloads else None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What every node answered, and why some did not."""
+
+    by_node: dict[str, Any]
+    silent: dict[str, str] = field(default_factory=dict)
+
+
+class Client:
+    """A connection to one cluster. Use it with ``async with``; ``gateway`` names the node to go through."""
+
+    def __init__(
+        self,
+        nats_urls: Sequence[str],
+        etcd_urls: Sequence[str],
+        cluster: str,
+        *,
+        gateway: str | None = None,
+        credentials: Credentials | None = None,
+        nats_tls: bus.Tls | None = None,
+        etcd_user: str | None = None,
+        etcd_password: str | None = None,
+        etcd_tls: etcd.Tls | None = None,
+        connect_timeout: timedelta = timedelta(seconds=5),
+    ) -> None:
+        self.cluster = cluster
+        self.keys = Keys(cluster)
+        self._subjects = Subjects(cluster)
+        self._name = f"client-{secrets.token_hex(6)}"
+        self._gateway = gateway
+        self._bus = Bus(
+            nats_urls,
+            name=self._name,
+            inbox=self._subjects.inbox(self._name),
+            credentials=credentials,
+            tls=nats_tls,
+            connect_timeout=connect_timeout,
+        )
+        self._is_connected = False
+        self.etcd = Etcd(etcd_urls, user=etcd_user, password=etcd_password, tls=etcd_tls)
+        self._connecting = asyncio.Lock()
+        self._scope = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._scope.__aenter__()
+        await self._scope.enter_async_context(self.etcd)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._scope.__aexit__(kind, error, trace)
+
+    # looking
+
+    async def nodes(self) -> list[Member]:
+        """The registered nodes, by name."""
+        found = await self.etcd.range(self.keys.nodes)
+        return [Member.from_key(kv.key.removeprefix(self.keys.nodes), kv) for kv in found.kvs]
+
+    async def ask_all(self, op: str, *, timeout: float = LISTING_TIMEOUT, **query: Any) -> Answers:
+        """The same query to every node that has not gone; one that fails is in ``silent`` with the reason."""
+        members = await self.nodes()
+        answers = await asyncio.gather(
+            *(self._ask(member, op, query, timeout) for member in members), return_exceptions=True
+        )
+        by_node: dict[str, Any] = {}
+        silent: dict[str, str] = {}
+        for member, answer in zip(members, answers, strict=True):
+            if isinstance(answer, ClusterError):
+                silent[member.node] = str(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                by_node[member.node] = answer
+        return Answers(by_node, silent)
+
+    async def ask(self, node: str, op: str, *, timeout: float = DEFAULT_TIMEOUT, **query: Any) -> Any:
+        """One query to one node."""
+        return await self._ask(await self._member(node), op, query, timeout)
+
+    async def ps(self) -> Answers:
+        """The processes of every node: lists of maps."""
+        return await self.ask_all("list")
+
+    async def names(self) -> Answers:
+        """The names every node knows, its own LOCAL ones among them."""
+        return await self.ask_all("names")
+
+    async def services(self) -> Answers:
+        return await self.ask_all("services")
+
+    # acting
+
+    async def send(self, to: str, topic: str, *payload: Any, timeout: float = DEFAULT_TIMEOUT) -> str:
+        """Send a message to a PID or a name; returns the PID once its node accepted it.
+
+        Raises QueryFailed with code ``noproc`` when the process is dead or the name unknown.
+        """
+        answer = await self._through("send", timeout, to=to, topic=topic, **_payload(payload))
+        return str(answer["pid"])
+
+    async def call(self, to: str, topic: str, *payload: Any, timeout: float = DEFAULT_TIMEOUT) -> Reply:
+        """Send a message with a reply PID and return the first message that comes back to it."""
+        answer = await self._through("call", timeout, to=to, topic=topic, **_payload(payload))
+        return Reply(str(answer["from"]), str(answer["topic"]), list(answer["payloads"]))
+
+    async def call_function(self, function: str, *args: Any, timeout: float = DEFAULT_TIMEOUT) -> Any:
+        """Call a function entry on the gateway; returns its first value, raises QueryFailed with its error."""
+        return await self._through("call_function", timeout, id=function, args=list(args))
+
+    async def spawn(self, entry: str, host: str, *args: Any, timeout: float = DEFAULT_TIMEOUT) -> str:
+        """Start a process of ``entry`` on ``host`` (``ns:host``, or ``node@ns:host``); returns its PID."""
+        return str(await self._through("spawn", timeout, id=entry, host=host, args=list(args)))
+
+    async def cancel(self, to: str, reason: str = "", *, timeout: float = DEFAULT_TIMEOUT) -> str:
+        """Ask a process to end; it may take its time."""
+        return str((await self._through("cancel", timeout, to=to, reason=reason))["pid"])
+
+    async def terminate(self, to: str, *, timeout: float = DEFAULT_TIMEOUT) -> str:
+        """End a process at once."""
+        return str((await self._through("terminate", timeout, to=to))["pid"])
+
+    # the way to a node
+
+    async def _through(self, op: str, timeout: float, **query: Any) -> Any:
+        """Ask the gateway. One that nobody answers for has accepted nothing, so the next is asked."""
+        missing: Unavailable | None = None
+        for member in await self._gateways():
+            try:
+                return await self._ask(member, op, query, timeout)
+            except Unavailable as error:
+                missing = error
+        raise missing or NoNodes(f"cluster {self.cluster!r} has no ready node; `wippy nodes` shows what is there")
+
+    async def _gateways(self) -> list[Member]:
+        if self._gateway is not None:
+            return [await self._member(self._gateway)]
+        members = await self.nodes()
+        return [m for m in members if m.state is NodeState.READY] or [
+            m for m in members if m.state is not NodeState.JOINING
+        ]
+
+    async def _member(self, node: str) -> Member:
+        members = await self.nodes()
+        for member in members:
+            if member.node == node:
+                return member
+        known = ", ".join(member.node for member in members) or "none at all"
+        raise NoNodes(f"node {node!r} is not in cluster {self.cluster!r}; there: {known}")
+
+    async def _ask(self, member: Member, op: str, query: dict[str, Any], timeout: float) -> Any:
+        raw = msgpack.packb(
+            to_raw({"op": op, "timeout": timeout, **query}), use_bin_type=False, unicode_errors="surrogateescape"
+        )
+        if len(raw) > MAX_MESSAGE:
+            raise MessageTooBig(len(raw), MAX_MESSAGE)
+        subject = self._subjects.control(member.node, member.epoch, self._name)
+        connection = await self._connected()
+        try:
+            packed = await connection.control.request(subject, raw, timeout + _SLACK)
+        except CallTimeout:
+            raise CallTimeout(f"{op} at node {member.node}", timeout) from None
+        return _opened(packed, member.node)
+
+    async def _connected(self) -> Bus:
+        """The bus; connected when it is first needed, because reading etcd needs none."""
+        async with self._connecting:
+            if not self._is_connected:
+                await self._scope.enter_async_context(self._bus)
+                self._is_connected = True
+            return self._bus
+
+
+def _payload(payload: tuple[Any, ...]) -> dict[str, Any]:
+    if len(payload) > 1:
+        raise ValueError(f"expected one payload or none, got {len(payload)}")
+    return {"payload": payload[0]} if payload else {}
+
+
+def _opened(packed: bytes, node: str) -> Any:
+    """The value in an answer. Raises QueryFailed when it is an error."""
+    answer = to_text(unpack(packed))
+    match answer:
+        case {"ok": True, "value": value}:
+            return value
+        case {"ok": False, "error": {"kind": kind, "message": message, **more}}:
+            raise QueryFailed(str(kind), str(message), str(more.get("code", "")), node)
+        case _:
+            raise QueryFailed("Internal", f"node {node} answered {answer!r}", "internal", node)

@@ -1,0 +1,457 @@
+"""Ordered delivery between this node and its peers: the shell around one ``LinkCore`` per peer.
+
+``send`` packs an envelope and queues it; what was queued in one turn of the loop leaves together, in frames of
+up to 32. ``on_envelopes`` gets what arrives, in the order the peer sent it, never twice. When a link closes, for
+whatever reason, ``on_down`` is told once with the reason: what was under way has an unknown outcome.
+
+Peers follow the watch: a link exists while both nodes are registered. A frame may come before the watch has
+shown its sender; as frames are not resent yet it is held, for at most two seconds, until the watch has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self, TypeAlias
+
+import structlog
+
+from cluster import frame as wire
+from cluster.bus import Connection, Problem, Subscription, Trouble
+from cluster.envelope import MAX_MESSAGE, Envelope, pack
+from cluster.errors import NodeDown, NotConnected, Unavailable
+from cluster.frame import Frame, Reset
+from cluster.handlers import Handlers
+from cluster.link import ACK_DELAY, Action, Closed, Counters, Deliver, Hold, Limits, LinkCore, Publish, State
+from cluster.members import Member, MemberChange
+from cluster.subjects import Subjects, untoken
+from cluster.tasks import Tasks
+
+log = structlog.get_logger("wippy.links")
+
+HOLD = 2.0
+"""Seconds a frame waits for the watch to show its sender."""
+
+HOLD_BYTES = 4 * 1024 * 1024
+"""Most bytes of such frames, over all senders."""
+
+HOUSEKEEPING = 0.5
+"""Seconds between two looks at the clock for every link."""
+
+ROOM_PAUSE = 0.005
+"""Seconds until the next try when the connection's outbox is full."""
+
+Received: TypeAlias = Callable[[str, list[Envelope]], None]
+Down: TypeAlias = Callable[[str, str], None]
+
+
+class Peers(Protocol):
+    """What links need to know of the members."""
+
+    @property
+    def applied(self) -> int: ...
+
+    def all(self) -> list[Member]: ...
+
+    def on_change(self, handler: MemberChange) -> None: ...
+
+
+@dataclass(frozen=True)
+class LinkStats:
+    """One link, for people and metrics."""
+
+    node: str
+    state: State
+    n: int
+    peer_epoch: int
+    waiting_envelopes: int
+    waiting_bytes: int
+    frames_in: int
+    frames_out: int
+    envelopes_in: int
+    envelopes_out: int
+    duplicates: int
+    gaps: int
+    closes: int
+
+
+@dataclass(frozen=True)
+class LinksStats:
+    """All links, and what was dropped on the way to them by reason."""
+
+    epoch: int
+    links: list[LinkStats]
+    dropped: dict[str, int]
+    held: int
+
+
+@dataclass
+class _Peer:
+    core: LinkCore
+    subject: str = ""
+    dirty: bool = False
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A frame whose sender the watch has not shown yet."""
+
+    until: float
+    size: int
+    frame: Frame
+
+
+@dataclass
+class _Waiting:
+    """The held frames, by sender."""
+
+    frames: dict[str, list[_Held]] = field(default_factory=dict)
+    size: int = 0
+
+
+class Links:
+    """The links of this node. ``async with`` runs it; ``open`` makes it reachable."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        members: Peers,
+        subjects: Subjects,
+        node: str,
+        *,
+        limits: Limits | None = None,
+        max_message: int = MAX_MESSAGE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connection = connection
+        self._members = members
+        self._subjects = subjects
+        self._node = node
+        self._limits = limits or Limits()
+        self._max_message = max_message
+        self._clock = clock
+        self._epoch = 0
+        self._sending = False
+        self._in_doubt = False
+        self._peers: dict[str, _Peer] = {}
+        self._former: dict[str, int] = {}
+        self._sources: dict[str, str] = {}
+        self._dirty: list[_Peer] = []
+        self._flush_handle: asyncio.Handle | None = None
+        self._ack_handle: asyncio.Handle | None = None
+        self._waiting = _Waiting()
+        self._dropped: Counter[str] = Counter()
+        self._received: Received | None = None
+        self._down: Handlers[str, str] = Handlers("closed link")
+        self._subscription: Subscription | None = None
+        self._tasks = Tasks("links")
+
+    async def __aenter__(self) -> Self:
+        self._members.on_change(self._on_member)
+        self._connection.on_reconnect(self._schedule_flush)
+        self._connection.on_problem(self._on_problem)
+        self._tasks.start(self._keep_house(), "housekeeping")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end("this node stops")
+        if self._subscription is not None:
+            await self._subscription.close()
+        await self._tasks.close()
+        for handle in (self._flush_handle, self._ack_handle):
+            if handle is not None:
+                handle.cancel()
+
+    def on_envelopes(self, handler: Received) -> None:
+        """``handler(node, envelopes)`` gets what arrives. One handler, set before ``open``."""
+        self._received = handler
+
+    def on_down(self, handler: Down) -> None:
+        """``handler(node, reason)`` is told once for each session that ends."""
+        self._down.add(handler)
+
+    # -- this node's registration
+
+    async def open(self, epoch: int) -> None:
+        """Receive under this epoch; links to all peers begin. Complete, behind the barrier, when it returns.
+
+        Raises Unavailable or NotConnected when the subscription can't be made: then no link is open.
+        """
+        former, self._subscription = self._subscription, None
+        self.end("this node registered anew")
+        # Before the subscription: a frame that comes with it must find the epoch it is for.
+        self._epoch = epoch
+        self._in_doubt = False
+        self._pair_all()
+        try:
+            self._subscription = await self._connection.subscribe(
+                self._subjects.data_of(self._node, epoch),
+                self._on_message,
+                pending_msgs=1_000_000,
+                pending_bytes=512 * 1024 * 1024,
+            )
+        except BaseException:
+            self.end("this node can't receive")
+            raise
+        finally:
+            if former is not None:
+                await former.close()
+        self._sending = True
+
+    def end(self, reason: str) -> None:
+        """This node's epoch is over: every link closes, and nothing is sent until the next ``open``."""
+        self._epoch = 0
+        self._sending = False
+        self._pair_all(reason)
+
+    def doubt(self) -> None:
+        """The own lease may be over: close every link without a word to the peers, answer nothing."""
+        self._in_doubt = True
+        for node, peer in list(self._peers.items()):
+            self._perform(node, peer, peer.core.doubt())
+
+    def resume(self) -> None:
+        """The same lease answers again."""
+        self._in_doubt = False
+        for node, peer in list(self._peers.items()):
+            self._perform(node, peer, peer.core.resume())
+
+    # -- sending
+
+    def send(self, node: str, envelope: Envelope) -> None:
+        """Queue one envelope for ``node``.
+
+        Raises MessageTooBig; NodeDown when the node's registration ended; Unavailable when the node is unknown,
+        the link is closed, too much waits for it, or NATS is away. Nothing was queued then.
+        """
+        peer = self._peers.get(node)
+        if peer is None or not self._sending or not self._connection.connected:
+            raise self._refusal(node)
+        peer.core.send(pack(envelope, self._max_message))
+        if not peer.dirty:
+            peer.dirty = True
+            self._dirty.append(peer)
+            if self._flush_handle is None:
+                self._flush_handle = asyncio.get_running_loop().call_soon(self._flush)
+
+    def close(self, node: str, reason: str) -> None:
+        """Close the link to ``node``, if there is one; the next session begins at once."""
+        peer = self._peers.get(node)
+        if peer is not None:
+            self._perform(node, peer, peer.core.close(reason))
+
+    def _refusal(self, node: str) -> Unavailable | NodeDown:
+        if node not in self._peers:
+            if node in self._former:
+                return NodeDown(node, self._former[node])
+            return Unavailable(f"no node {node!r} is registered; look at the nodes of this cluster")
+        if not self._sending:
+            return Unavailable(f"this node is not registered now, nothing was sent to {node}; try again")
+        return Unavailable(f"no connection to NATS, nothing was sent to {node}; try again")
+
+    def _schedule_flush(self) -> None:
+        if self._dirty and self._flush_handle is None:
+            self._flush_handle = asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Frame and publish what was queued this turn. While NATS is away it stays queued."""
+        self._flush_handle = None
+        if not self._connection.connected:
+            return
+        dirty, self._dirty = self._dirty, []
+        now = self._clock()
+        for position, peer in enumerate(dirty):
+            if not self._connection.has_room:
+                self._dirty = dirty[position:] + self._dirty
+                self._flush_handle = asyncio.get_running_loop().call_later(ROOM_PAUSE, self._flush)
+                return
+            peer.dirty = False
+            for payload in peer.core.frames(now):
+                self._publish(peer.subject, payload)
+
+    def _publish(self, subject: str, payload: bytes) -> None:
+        try:
+            self._connection.publish(subject, payload)
+        except (NotConnected, Unavailable):
+            # The frame is lost like any other on the way: the gap closes the link when the next one arrives.
+            self._dropped["not connected"] += 1
+
+    # -- receiving
+
+    def _on_message(self, subject: str, reply: str, payload: bytes, headers: dict[str, str] | None) -> None:
+        try:
+            src = self._sources.get(subject) or self._source(subject)
+            frame = wire.read(payload)
+        except ValueError as error:
+            self._drop("malformed", subject, str(error))
+            return
+        if isinstance(frame, Reset):
+            self._on_reset(src, frame)
+        elif frame.src.decode("utf-8", "surrogateescape") != src:
+            self._drop("forged sender", subject, f"the frame says it comes from {frame.src!r}")
+        else:
+            self._on_frame(src, frame, len(payload))
+
+    def _source(self, subject: str) -> str:
+        if len(self._sources) > 10_000:
+            self._sources.clear()
+        src = self._sources[subject] = untoken(subject.rsplit(".", 1)[1])
+        return src
+
+    def _on_reset(self, src: str, reset: Reset) -> None:
+        peer = self._peers.get(src)
+        if peer is not None:
+            self._perform(src, peer, peer.core.reset(reset))
+
+    def _on_frame(self, src: str, frame: Frame, size: int) -> None:
+        peer = self._peers.get(src) or self._stranger(src)
+        actions = peer.core.frame(frame, size, self._clock(), self._members.applied)
+        if peer.core.ack_due is not None and self._ack_handle is None:
+            self._ack_handle = asyncio.get_running_loop().call_later(ACK_DELAY, self._acknowledge)
+        for action in actions:
+            if isinstance(action, Hold):
+                self._hold(src, frame, size)
+        self._perform(src, peer, actions)
+
+    def _stranger(self, src: str) -> _Peer:
+        """A core for a sender the watch does not show: it can only hold or reject, and is not kept."""
+        peer = _Peer(LinkCore(self._node, src, self._limits))
+        peer.core.pair(self._epoch, 0, "")
+        return peer
+
+    def _perform(self, node: str, peer: _Peer, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Deliver(envelopes):
+                    if self._received is not None:
+                        self._received(node, envelopes)
+                case Publish(epoch, payload):
+                    self._publish(self._subjects.data(node, epoch, self._node), payload)
+                case Closed(reason):
+                    self._closed(node, peer.core, reason)
+                case Hold():
+                    pass
+
+    def _closed(self, node: str, core: LinkCore, reason: str) -> None:
+        say = log.warning if self._epoch else log.info  # the end of all links is told by whoever ended them
+        say("link closed", peer=node, reason=reason, n=core.n)
+        self._down.tell(node, reason)
+
+    def _acknowledge(self) -> None:
+        self._ack_handle = None
+        for node, peer in list(self._peers.items()):
+            self._perform(node, peer, peer.core.acknowledge())
+
+    def _drop(self, why: str, subject: str, detail: str) -> None:
+        self._dropped[why] += 1
+        count = self._dropped[why]
+        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+            log.warning("frame dropped", why=why, subject=subject, detail=detail, count=count)
+
+    # -- frames from nodes the watch has not shown yet
+
+    def _hold(self, src: str, frame: Frame, size: int) -> None:
+        waiting = self._waiting
+        if waiting.size + size > HOLD_BYTES:
+            self._drop("held too many", src, "the watch is behind")
+            return
+        waiting.size += size
+        waiting.frames.setdefault(src, []).append(_Held(self._clock() + HOLD, size, frame))
+
+    def _replay(self, src: str) -> None:
+        for held in self._waiting.frames.pop(src, []):
+            self._waiting.size -= held.size
+            self._on_frame(src, held.frame, held.size)
+
+    def _expire(self, now: float) -> None:
+        for src in list(self._waiting.frames):
+            if self._waiting.frames[src][0].until < now:
+                for held in self._waiting.frames.pop(src):
+                    self._waiting.size -= held.size
+                    self._drop("sender unknown", src, f"epoch {held.frame.src_epoch} did not show in the watch")
+
+    # -- what the watch and the connection say
+
+    def _on_member(self, before: Member | None, after: Member | None) -> None:
+        member = after or before
+        assert member is not None
+        if member.node == self._node:
+            if after is None and member.epoch == self._epoch:
+                self.end("this node's registration ended")
+            return
+        if after is None:
+            self._former[member.node] = member.epoch
+            self._pair(member.node, 0, f"node {member.node} is gone (epoch {member.epoch} ended)")
+            del self._peers[member.node]
+        else:
+            self._former.pop(member.node, None)
+            self._pair(after.node, after.epoch, f"node {after.node} registered anew")
+            self._replay(after.node)
+
+    def _pair_all(self, reason: str = "") -> None:
+        for member in self._members.all():
+            if member.node != self._node:
+                self._pair(member.node, member.epoch, reason)
+
+    def _pair(self, node: str, epoch: int, reason: str) -> None:
+        peer = self._peers.get(node)
+        if peer is None:
+            peer = self._peers[node] = _Peer(LinkCore(self._node, node, self._limits))
+        actions = peer.core.pair(self._epoch, epoch, reason)
+        if self._in_doubt:
+            actions += peer.core.doubt()
+        if epoch:
+            peer.subject = self._subjects.data(node, epoch, self._node)
+        self._perform(node, peer, actions)
+
+    def _on_problem(self, problem: Problem) -> None:
+        """A dropped or refused frame means a lost one: close at once rather than at the next gap."""
+        if problem.trouble is Trouble.SUBSCRIBE_DENIED:
+            return
+        source = problem.trouble is Trouble.SLOW_CONSUMER
+        for node, peer in list(self._peers.items()):
+            subject = self._subjects.data(self._node, self._epoch, node) if source else peer.subject
+            if subject.lower() == problem.subject.lower():
+                self.close(node, f"{problem.trouble.value}: {problem.subject}")
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING)
+            now = self._clock()
+            for node, peer in list(self._peers.items()):
+                self._perform(node, peer, peer.core.tick(now))
+            self._expire(now)
+            self._schedule_flush()
+
+    def stats(self) -> LinksStats:
+        return LinksStats(
+            epoch=self._epoch,
+            links=[_stats(node, peer.core) for node, peer in sorted(self._peers.items())],
+            dropped=dict(self._dropped),
+            held=sum(map(len, self._waiting.frames.values())),
+        )
+
+
+def _stats(node: str, core: LinkCore) -> LinkStats:
+    counters: Counters = core.counters
+    return LinkStats(
+        node=node,
+        state=core.state,
+        n=core.n,
+        peer_epoch=core.peer_epoch,
+        waiting_envelopes=core.waiting_envelopes,
+        waiting_bytes=core.waiting_bytes,
+        frames_in=counters.frames_in,
+        frames_out=counters.frames_out,
+        envelopes_in=counters.envelopes_in,
+        envelopes_out=counters.envelopes_out,
+        duplicates=counters.duplicates,
+        gaps=counters.gaps,
+        closes=counters.closes,
+    )

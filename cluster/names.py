@@ -1,0 +1,300 @@
+"""Names of processes: this node's own (LOCAL) and the cluster's (CONSISTENT), with look-ups that never wait.
+
+A cluster name is the key ``names/<name>`` on its node's lease, created only if absent; its value is the PID and
+its mod_revision the fencing token that messages by name carry. Every node answers from its watched copy, which
+is behind etcd by milliseconds; a registration returns when the own copy shows it. A cluster name hides a local
+one of the same text.
+
+When a lease ends its names are gone; ``on_revoked`` tells the node whose processes held them. The scopes
+EVENTUAL and STRONG are not served: registering in them raises Unavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+import structlog
+
+from cluster import owned
+from cluster.errors import BadPid, CallTimeout, NameTaken, OutcomeUnknown, Unavailable
+from cluster.etcd import Batch, Etcd, PrefixWatch
+from cluster.handlers import Handlers
+from cluster.keys import Keys
+from cluster.pid import Pid, is_pid
+
+log = structlog.get_logger("wippy.names")
+
+MAX_NAME = 255
+"""Bytes."""
+
+RELEASE_WITHIN = 60.0
+"""Seconds in which the names of an ended process are freed, or left to the end of the lease."""
+
+
+class Scope(IntEnum):
+    """How far a name is known, as Lua counts them."""
+
+    LOCAL = 0
+    EVENTUAL = 1
+    CONSISTENT = 2
+    STRONG = 3
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Who has a name. ``revision`` is 0 for a LOCAL one."""
+
+    pid: str
+    revision: int
+    scope: Scope
+    lease: int = 0
+
+
+NameChange: TypeAlias = Callable[[str, str | None, int], None]
+"""``handler(name, pid, revision)``: what a look-up says from now on; None = nobody."""
+
+Revoked: TypeAlias = Callable[[str, str], None]
+"""``handler(name, pid)``: a process of this node has lost a cluster name it did not give back."""
+
+
+@dataclass(frozen=True)
+class NamesStats:
+    local: int
+    cluster: int
+    own: int
+    """Cluster names held by processes of this node."""
+
+
+class Names:
+    """The name tables of one node. Make it before the watch starts."""
+
+    def __init__(self, etcd: Etcd, watch: PrefixWatch, keys: Keys, node: str) -> None:
+        self._etcd = etcd
+        self._watch = watch
+        self._keys = keys
+        self._node = node
+        self._local: dict[str, Registered] = {}
+        self._cluster: dict[str, Registered] = {}
+        self._by_pid: dict[str, set[str]] = {}
+        self._giving_back: Counter[str] = Counter()
+        self._registering: Counter[str] = Counter()
+        self._ended: set[str] = set()
+        self._changed: Handlers[str, str | None, int] = Handlers("change of a name")
+        self._revoked: Handlers[str, str] = Handlers("revoked name")
+        watch.subscribe(keys.names, self._apply)
+
+    def on_change(self, handler: NameChange) -> None:
+        """Call ``handler`` whenever the answer of ``lookup`` for a name changes, on the loop."""
+        self._changed.add(handler)
+
+    def on_revoked(self, handler: Revoked) -> None:
+        """Call ``handler`` for each cluster name that a process of this node lost."""
+        self._revoked.add(handler)
+
+    def lookup(self, name: str) -> Registered | None:
+        """Who has ``name``: the cluster's answer, else this node's."""
+        return self._cluster.get(name) or self._local.get(name)
+
+    def names_of(self, pid: str) -> list[str]:
+        """The names of a process, as this node sees them."""
+        return sorted(self._by_pid.get(pid, ()))
+
+    def all(self) -> list[tuple[str, Registered]]:
+        """Every name, cluster names first, by name."""
+        return [*sorted(self._cluster.items()), *sorted(self._local.items())]
+
+    async def register(self, name: str, pid: str, scope: Scope, lease: int = 0, timeout: float = 5.0) -> Registered:
+        """Give ``name`` to ``pid``; giving it again to the same process is no change.
+
+        ``lease`` is the lease of this node, for CONSISTENT. Raises NameTaken, ValueError for a text that can't be
+        a name, Unavailable (nothing registered, or the process ended meanwhile), LeaseGone when the lease is over,
+        OutcomeUnknown, and CallTimeout when the name is registered but the own copy does not show it in time.
+        """
+        _check(name)
+        match scope:
+            case Scope.LOCAL:
+                return self._register_local(name, pid)
+            case Scope.CONSISTENT:
+                return await self._register_cluster(name, pid, lease, timeout)
+            case _:
+                raise Unavailable(
+                    f"names of scope {scope.name} are not served by this version; use LOCAL or CONSISTENT for {name!r}"
+                )
+
+    async def unregister(self, name: str, pid: str, scope: Scope) -> bool:
+        """Take ``name`` back from ``pid``; False when the process does not have it. Raises as ``register``."""
+        match scope:
+            case Scope.LOCAL:
+                return self._unregister_local(name, pid)
+            case Scope.CONSISTENT:
+                return await self._unregister_cluster(name, pid)
+            case _:
+                return False
+
+    async def release(self, pid: str) -> None:
+        """The process ended: free all its names. What etcd does not take within a minute ends with the lease."""
+        if self._registering[pid]:
+            self._ended.add(pid)
+        for name in self.names_of(pid):
+            self._unregister_local(name, pid)
+            if self._held(name, pid) is not None:
+                await self._release_cluster(name, pid)
+
+    def lease_lost(self, lease: int) -> None:
+        """The lease is over for certain: its names are nobody's, before the watch says so."""
+        for name, registered in list(self._cluster.items()):
+            if registered.lease == lease:
+                self._set_cluster(name, None)
+
+    def stats(self) -> NamesStats:
+        own = sum(1 for registered in self._cluster.values() if self._is_own(registered.pid))
+        return NamesStats(local=len(self._local), cluster=len(self._cluster), own=own)
+
+    # -- local names
+
+    def _register_local(self, name: str, pid: str) -> Registered:
+        present = self._local.get(name)
+        if present is not None and present.pid != pid:
+            raise NameTaken(name, present.pid)
+        if present is None:
+            self._update(name, self._local, Registered(pid, 0, Scope.LOCAL))
+        return self._local[name]
+
+    def _unregister_local(self, name: str, pid: str) -> bool:
+        present = self._local.get(name)
+        if present is None or present.pid != pid:
+            return False
+        self._update(name, self._local, None)
+        return True
+
+    # -- cluster names
+
+    async def _register_cluster(self, name: str, pid: str, lease: int, timeout: float) -> Registered:
+        present = self._cluster.get(name)
+        if present is not None and present.pid != pid:
+            raise NameTaken(name, present.pid)
+        self._registering[pid] += 1
+        try:
+            holding = await owned.create(self._etcd, self._keys.name(name), pid.encode(), lease)
+            return await self._confirm(name, pid, lease, holding, timeout)
+        finally:
+            self._registering[pid] -= 1
+            if not self._registering[pid]:
+                del self._registering[pid]
+                self._ended.discard(pid)
+
+    async def _confirm(self, name: str, pid: str, lease: int, holding: owned.Holding, timeout: float) -> Registered:
+        holder = holding.kv.value.decode("utf-8", "surrogateescape")
+        if holder != pid:
+            raise NameTaken(name, holder)
+        if not holding.ours:
+            raise Unavailable(f"name {name!r} is still held under this node's former lease; try again when that ended")
+        try:
+            await self._watch.reached(holding.token, timeout)
+        finally:
+            # release() may have come before the own copy showed the name
+            if pid in self._ended:
+                with self._giving(name):
+                    await owned.delete(self._etcd, holding.kv.key, holding.token)
+        if pid in self._ended:
+            raise Unavailable(f"process {pid} ended while it registered {name!r}")
+        return Registered(pid, holding.token, Scope.CONSISTENT, lease)
+
+    async def _unregister_cluster(self, name: str, pid: str) -> bool:
+        present = self._held(name, pid)
+        if present is None:
+            return False
+        with self._giving(name):
+            deletion = await owned.delete(self._etcd, self._keys.name(name), present.revision)
+            await self._watch.reached(deletion.revision, owned.WITHIN)
+        return deletion.done
+
+    @contextmanager
+    def _giving(self, name: str) -> Iterator[None]:
+        """While it lasts, the end of ``name`` is our own doing and no revocation."""
+        self._giving_back[name] += 1
+        try:
+            yield
+        finally:
+            self._giving_back[name] -= 1
+            if not self._giving_back[name]:
+                del self._giving_back[name]
+
+    async def _release_cluster(self, name: str, pid: str) -> None:
+        deadline = time.monotonic() + RELEASE_WITHIN
+        while self._held(name, pid) is not None:
+            try:
+                await self._unregister_cluster(name, pid)
+            except (Unavailable, OutcomeUnknown, CallTimeout) as error:
+                if time.monotonic() > deadline:
+                    log.error("a name stays until the lease ends", name=name, pid=pid, error=str(error))
+                    return
+                await asyncio.sleep(1.0)
+
+    def _held(self, name: str, pid: str) -> Registered | None:
+        present = self._cluster.get(name)
+        return present if present is not None and present.pid == pid else None
+
+    # -- the watched copy
+
+    def _apply(self, batch: Batch) -> None:
+        for event in batch.events:
+            name = event.kv.key.removeprefix(self._keys.names)
+            if event.deleted:
+                self._set_cluster(name, None)
+                continue
+            pid = event.kv.value.decode("utf-8", "surrogateescape")
+            self._set_cluster(name, Registered(pid, event.kv.mod_revision, Scope.CONSISTENT, event.kv.lease))
+
+    def _set_cluster(self, name: str, registered: Registered | None) -> None:
+        before = self._cluster.get(name)
+        if before == registered:
+            return
+        self._update(name, self._cluster, registered)
+        lost = before is not None and (registered is None or registered.pid != before.pid)
+        if lost and before is not None and self._is_own(before.pid) and name not in self._giving_back:
+            log.warning("name revoked", name=name, pid=before.pid)
+            self._revoked.tell(name, before.pid)
+
+    def _update(self, name: str, table: dict[str, Registered], registered: Registered | None) -> None:
+        """Change one table and tell what a look-up says now, if that is something else."""
+        before = self.lookup(name)
+        present = table.pop(name, None)
+        if registered is not None:
+            table[name] = registered
+        for changed in (present, registered):
+            if changed is not None:
+                self._index(name, changed.pid)
+        after = self.lookup(name)
+        if before != after:
+            self._changed.tell(name, after.pid if after else None, after.revision if after else 0)
+
+    def _index(self, name: str, pid: str) -> None:
+        held = any(one is not None and one.pid == pid for one in (self._cluster.get(name), self._local.get(name)))
+        names = self._by_pid.setdefault(pid, set())
+        if held:
+            names.add(name)
+        else:
+            names.discard(name)
+        if not names:
+            del self._by_pid[pid]
+
+    def _is_own(self, pid: str) -> bool:
+        try:
+            return Pid.parse(pid).node == self._node
+        except BadPid:
+            return False
+
+
+def _check(name: str) -> None:
+    if not name or is_pid(name) or len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
+        raise ValueError(
+            f"expected a name of 1 to {MAX_NAME} bytes that does not start with a brace, got {name[:80]!r}"
+        )

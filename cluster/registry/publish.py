@@ -1,0 +1,114 @@
+"""Files into the registry: the first version, later pushes, and what differs.
+
+Files own the entries of origin ``files``: a push creates, updates and deletes only those. An
+entry that was changed at run time has origin ``runtime``; when the files say something else
+about it, that is a conflict, shown with both sides and decided by ``Take``. ``prune`` also
+deletes entries of origin ``runtime`` that are in no file. All here is pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cluster.errors import ClusterError
+from cluster.registry.changeset import Changeset, build_delta
+from cluster.registry.entry import Entry, Origin
+from cluster.registry.state import RegistryState
+
+
+class Mode(StrEnum):
+    """When the files of a starting node go into the registry."""
+
+    ALWAYS = "always"
+    IF_EMPTY = "if-empty"
+    NEVER = "never"
+
+
+class Take(StrEnum):
+    """Which side wins a conflict."""
+
+    FILES = "files"
+    CLUSTER = "cluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One entry that files and registry do not agree on; None on the side that lacks it."""
+
+    id: str
+    files: Entry | None
+    cluster: Entry | None
+
+    def __str__(self) -> str:
+        if self.cluster is None:
+            return f"{self.id} is only in the files"
+        if self.files is None:
+            return f"{self.id} is only in the cluster"
+        return f"{self.id} differs"
+
+
+class PushConflict(ClusterError):
+    """Entries changed at run time that the files say something else about; nothing was applied."""
+
+    def __init__(self, conflicts: list[Difference]) -> None:
+        super().__init__(conflicts)
+        self.conflicts = conflicts
+
+    def __str__(self) -> str:
+        ids = ", ".join(each.id for each in self.conflicts)
+        return f"changed at run time and different in the files: {ids}; take the files' side or the cluster's"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult:
+    """``version`` holds now (-1: still nothing). ``changed``: how many entries this call changed.
+
+    ``differences`` are what files and registry still disagree on.
+    """
+
+    version: int
+    created: bool
+    changed: int = 0
+    differences: list[Difference] = field(default_factory=list)
+
+
+def as_files(entries: Iterable[Entry]) -> list[Entry]:
+    return [entry.with_origin(Origin.FILES) for entry in entries]
+
+
+def differences(state: RegistryState, files: Iterable[Entry]) -> list[Difference]:
+    """What the files and the entries of origin files disagree on, by id; overlays are not looked at."""
+    wanted = {entry.id: entry for entry in files}
+    found = []
+    for id in sorted(wanted.keys() | state.base.keys()):
+        ours, theirs = wanted.get(id), state.base.get(id)
+        if ours is None and theirs is not None and theirs.origin is Origin.RUNTIME:
+            continue
+        if ours is None or theirs is None or not ours.same_content(theirs):
+            found.append(Difference(id, ours, theirs))
+    return found
+
+
+def plan_push(
+    state: RegistryState, files: Sequence[Entry], take: Take | None = None, *, prune: bool = False
+) -> Changeset:
+    """What makes the registry say what the files say. Raises PushConflict unless ``take`` decides."""
+    wanted = {entry.id: entry for entry in as_files(files)}
+    after: dict[str, Entry] = {}
+    conflicts = []
+    for id, theirs in state.base.items():
+        ours = wanted.pop(id, None)
+        if ours is None:
+            if theirs.origin is Origin.RUNTIME and not prune:
+                after[id] = theirs
+        elif theirs.same_content(ours) or (theirs.origin is Origin.RUNTIME and take is Take.CLUSTER):
+            after[id] = theirs
+        else:
+            if theirs.origin is Origin.RUNTIME and take is None:
+                conflicts.append(Difference(id, ours, theirs))
+            after[id] = ours
+    if conflicts:
+        raise PushConflict(sorted(conflicts, key=lambda each: each.id))
+    return build_delta(state.base.values(), [*after.values(), *wanted.values()])

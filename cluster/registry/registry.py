@@ -1,0 +1,296 @@
+"""The registry as a node and its programs use it: one state, changed by versions.
+
+``state`` is what holds on this node now. ``commit`` makes the next version for the whole cluster:
+whole or not at all, in the same order everywhere, and it returns when this node has it. Two
+writers of different entries both succeed; of two writers of the same entry one wins and the
+other gets RegistryConflict. Any version in the history can be restored. Nothing here decides
+what an entry means: a validator says whether a would-be state is acceptable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self
+
+import structlog
+
+from cluster.errors import CallTimeout, Invalid, RegistryConflict, Unavailable
+from cluster.etcd import Compare, Etcd, PrefixWatch
+from cluster.keys import Keys
+from cluster.registry.changeset import Changeset, Fold, Operation, as_changeset, build_delta
+from cluster.registry.commit import At, Committed, Draft, Outcome, Validator, Writer, deadline_for
+from cluster.registry.entry import Entry
+from cluster.registry.publish import Mode, PublishResult, Take, as_files, differences, plan_push
+from cluster.registry.record import VersionInfo, VersionNotFound
+from cluster.registry.replica import OnChange, Replica
+from cluster.registry.snapshot import write_snapshot
+from cluster.registry.state import ABSENT, RegistryState
+from cluster.tasks import Tasks
+
+log = structlog.get_logger("wippy.registry")
+
+SNAPSHOT_EVERY = 50
+_CACHED_STATES = 8
+_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """``version`` now has the entries of ``restored``; ``overlays`` are the entries that keep what the
+    operator laid over them. ``changed`` is 0 when there was nothing to change and no version was made."""
+
+    version: int
+    restored: int
+    changed: int
+    overlays: tuple[str, ...]
+
+
+class Registry:
+    """Build it before ``watch`` is started, enter it after; it is at the head once entered.
+
+    ``capability`` is what this node knows: schema numbers by kind; None leaves the floor alone.
+    """
+
+    def __init__(
+        self,
+        etcd: Etcd,
+        watch: PrefixWatch,
+        keys: Keys,
+        node: str,
+        validator: Validator | None = None,
+        *,
+        capability: Mapping[str, int] | None = None,
+        snapshot_every: int = SNAPSHOT_EVERY,
+        patience: timedelta = timedelta(seconds=30),
+    ) -> None:
+        if snapshot_every < 1:
+            raise ValueError(f"expected snapshot_every >= 1, got {snapshot_every}")
+        self._etcd = etcd
+        self._keys = keys
+        self._node = node
+        self._snapshot_every = snapshot_every
+        self._patience = patience
+        self._replica = Replica(etcd, watch, keys, patience=patience)
+        self._writer = Writer(
+            etcd,
+            keys,
+            self._replica.at_head,
+            validator=validator,
+            capability=dict(capability) if capability is not None else None,
+            patience=patience,
+        )
+        self._cache: OrderedDict[int, RegistryState] = OrderedDict()
+        self._snapshot_begun = ABSENT
+        self._writing = asyncio.Lock()
+        self._tasks = Tasks("registry")
+
+    async def __aenter__(self) -> Self:
+        await self._replica.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._tasks.close()
+        await self._replica.__aexit__()
+
+    @property
+    def state(self) -> RegistryState:
+        return self._replica.state
+
+    @property
+    def lag(self) -> int:
+        """Versions this node still has to apply."""
+        return max(self._replica.head.version - self.state.version, 0)
+
+    def on_change(self, callback: OnChange) -> None:
+        """Call ``callback(before, after, changed_ids)`` for every version, in order, on the event loop."""
+        self._replica.on_change(callback)
+
+    async def reached(self, version: int, timeout: timedelta | None = None) -> RegistryState:
+        """The state once it is at ``version`` or later. Raises CallTimeout."""
+        return await self._replica.reached(version, timeout)
+
+    async def at_head(self) -> At:
+        """The state at the head as it stands in etcd at this moment."""
+        return await self._replica.at_head()
+
+    async def commit(
+        self,
+        operations: Changeset | Sequence[Operation],
+        author: str = "",
+        message: str = "",
+        base_version: int | None = None,
+        rebase: bool = True,
+    ) -> VersionInfo:
+        """Apply ``operations`` as the next version.
+
+        They were made against ``base_version`` (None: the state of this node now). When other versions
+        came since and touched none of the same entries, they are put on top, unless ``rebase`` is false.
+        Raises Invalid, RegistryConflict, VersionNotFound, Unavailable (nothing was applied), OutcomeUnknown.
+        """
+        changes = as_changeset(operations)
+        base = self.state if base_version is None else await self.state_at(base_version)
+
+        def draft(state: RegistryState) -> Changeset:
+            changed = state.base_differs_from(base, changes.touched)
+            if changed or (not rebase and state.version != base.version):
+                raise RegistryConflict(state.version, changed)
+            return changes
+
+        if not changes:
+            raise Invalid(changes.problems(base.base))
+        committed = await self._commit(draft, author, message)
+        assert committed is not None  # this draft always has something to do
+        return committed.info
+
+    async def _commit(self, draft: Draft, author: str, message: str) -> Committed | None:
+        async with self._turn():
+            committed = await self._writer.commit(draft, author or self._node, message)
+        if committed is not None:
+            await self._after(committed)
+        return committed
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """The writers of one node queue up instead of racing each other."""
+        seconds = self._patience.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._writing.acquire()
+        except TimeoutError:
+            raise Unavailable(f"other changes of this node are stuck for {seconds:g} s; nothing was applied") from None
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+    async def fold(self, change: Fold, guard: Compare) -> Committed | Outcome:
+        """One attempt to fold what the operator laid over an entry; ``guard`` compares its key."""
+
+        def draft(state: RegistryState) -> Changeset | None:
+            held = state.overlays.get(change.id)
+            return None if (held.mod if held else 0) == change.mod else Changeset((change,))
+
+        message = f"overlay of {change.id}" if change.mod else f"overlay of {change.id} removed"
+        async with self._turn():
+            outcome = await self._writer.attempt(draft, self._node, message, [guard])
+        if isinstance(outcome, Committed):
+            await self._after(outcome)
+        return outcome
+
+    async def _after(self, committed: Committed) -> None:
+        """Own writes are seen here when the writer goes on; a snapshot follows now and then."""
+        version = committed.info.version
+        try:
+            await self._replica.reached(version)
+        except CallTimeout as late:
+            log.warning("a version was committed but is not here yet", version=version, error=str(late))
+        newest = max([self._snapshot_begun, *self._replica.snapshots])
+        if version - newest >= self._snapshot_every:
+            self._snapshot_begun = version
+            self._tasks.start(self._snapshot(committed.state), f"snapshot-{version}")
+
+    async def _snapshot(self, state: RegistryState) -> None:
+        try:
+            await write_snapshot(self._etcd, self._keys, state, deadline_for(0, self._patience * 2))
+        except Unavailable as error:
+            self._snapshot_begun = ABSENT
+            log.warning("no snapshot was written; a later committer will", error=str(error))
+
+    async def versions(self) -> list[VersionInfo]:
+        """The history this node knows, oldest first."""
+        records = self._replica.records
+        return [records[version].info(version) for version in sorted(records) if version <= self.state.version]
+
+    async def state_at(self, version: int) -> RegistryState:
+        """The state as it was at ``version``. Raises VersionNotFound, CallTimeout."""
+        if found := self._replica.recent(version) or self._cache.get(version):
+            return found
+        if not 0 <= version <= self.state.version:
+            oldest = min([*self._replica.records, *self._replica.snapshots], default=ABSENT)
+            raise VersionNotFound(version, oldest, self.state.version)
+        seconds = self._patience.total_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                state = await self._replica.store.load(version)
+        except TimeoutError:
+            raise CallTimeout(f"reading version {version} of the registry", seconds) from None
+        self._cache[version] = state
+        while len(self._cache) > _CACHED_STATES:
+            self._cache.popitem(last=False)
+        return state
+
+    async def rollback(self, version: int, author: str = "", message: str = "") -> Restored:
+        """Make a new version with the base entries of ``version``; overlays stay on top.
+
+        Raises what ``commit`` raises.
+        """
+        target = await self.state_at(version)
+
+        def draft(state: RegistryState) -> Changeset | None:
+            return build_delta(state.base.values(), target.base.values()) or None
+
+        committed = await self._commit(draft, author, message or f"back to version {version}")
+        after = committed.state if committed else self.state
+        changed = committed.info.changed if committed else 0
+        return Restored(after.version, version, changed, tuple(sorted(after.overlays)))
+
+    async def apply_version(self, version: int, author: str = "") -> Restored:
+        """``rollback``, forward as well as back."""
+        return await self.rollback(version, author, f"version {version} applied")
+
+    async def publish(
+        self,
+        entries: Iterable[Entry],
+        mode: Mode | str,
+        *,
+        author: str = "",
+        message: str = "",
+        take: Take | None = None,
+        prune: bool = False,
+    ) -> PublishResult:
+        """The entries of the project's files into the registry (R6).
+
+        An empty registry gets them as version 0 unless ``mode`` is never; when several nodes try at once, one
+        does and the others load it. With ``always`` an existing registry gets what differs. Raises PushConflict
+        and what ``commit`` raises.
+        """
+        files, mode = as_files(entries), Mode(mode)
+        created = False
+
+        def draft(state: RegistryState) -> Changeset | None:
+            nonlocal created
+            created = state.version == ABSENT
+            if mode is Mode.NEVER or (mode is Mode.IF_EMPTY and not created):
+                return None
+            return plan_push(state, files, take, prune=prune) or None
+
+        committed = await self._commit(draft, author, message or "files published")
+        state = committed.state if committed else (await self.at_head()).state
+        changed = committed.info.changed if committed else 0
+        left = differences(state, files)
+        if left:
+            log.warning("files and registry differ", version=state.version, entries=[str(each) for each in left[:20]])
+        return PublishResult(state.version, created and committed is not None, changed, left)
+
+
+@asynccontextmanager
+async def open_registry(
+    etcd: Etcd,
+    keys: Keys,
+    author: str,
+    validator: Validator | None = None,
+    *,
+    capability: Mapping[str, int] | None = None,
+) -> AsyncIterator[Registry]:
+    """A registry for a program that is no node, with a watch of its own over the registry's keys only."""
+    watch = PrefixWatch(etcd, keys.registry, unloaded=[keys.blobs])
+    registry = Registry(etcd, watch, keys, author, validator, capability=capability)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(watch)
+        await stack.enter_async_context(registry)
+        yield registry

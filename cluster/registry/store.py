@@ -1,0 +1,163 @@
+"""Reading the log in etcd: head, records, payloads, and whole states rebuilt from them.
+
+Everything here only reads. A payload is verified by its sha256; one that is missing or
+differs raises ``BlobGone``, which is normal for a moment when the collector has just replaced
+history by a snapshot: read the record again. ``load`` does that by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import structlog
+
+from cluster.errors import ClusterError, Invalid
+from cluster.etcd import Etcd, Get, KeyValue
+from cluster.keys import Keys
+from cluster.registry.changeset import Changeset
+from cluster.registry.record import (
+    BadRecord,
+    Blob,
+    ChangeRecord,
+    SnapshotRecord,
+    VersionNotFound,
+    decode_head,
+)
+from cluster.registry.retry import until_answered
+from cluster.registry.state import ABSENT, EMPTY, RegistryState
+
+log = structlog.get_logger("wippy.registry")
+
+_TRIES = 5
+
+
+class BlobGone(ClusterError):
+    """A payload of the registry is missing or does not match its sha256."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """``registry/head`` as it was read: version (-1 when absent) and mod_revision (0 when absent)."""
+
+    version: int
+    mod: int
+
+
+def head_of(kv: KeyValue | None) -> Head:
+    """Raises BadRecord."""
+    return Head(decode_head(kv.value), kv.mod_revision) if kv else Head(ABSENT, 0)
+
+
+def version_of(key: str) -> int:
+    """The version in a key under ``changes/`` or ``snapshots/``; -1 when there is none."""
+    try:
+        return int(key.rsplit("/", 1)[1], 16)
+    except ValueError:
+        return ABSENT
+
+
+def advance(state: RegistryState, payload: bytes, version: int) -> RegistryState:
+    """The state after a committed payload. One that can't be decoded changes nothing, on every node alike."""
+    try:
+        return state.advance(Changeset.parse(payload), version)
+    except Invalid as error:
+        log.error("a version of the registry can't be decoded and changes nothing", version=version, error=str(error))
+        return state.at(version)
+
+
+class Store:
+    """The log of one cluster, read only. The caller sets deadlines; reads are repeated until answered."""
+
+    def __init__(self, etcd: Etcd, keys: Keys) -> None:
+        self._etcd = etcd
+        self._keys = keys
+
+    async def read(self, *keys: str) -> tuple[list[KeyValue | None], int]:
+        """These keys and the revision, all at one moment."""
+        result = await until_answered(lambda: self._etcd.txn([], [Get(key) for key in keys]))
+        found = [response[0] if isinstance(response, list) and response else None for response in result.responses]
+        return found, result.revision
+
+    async def head(self) -> Head:
+        found, _ = await self.read(self._keys.head)
+        return head_of(found[0])
+
+    async def change(self, version: int) -> ChangeRecord | None:
+        """``changes/<version>``; None when it does not exist or is no record."""
+        found, _ = await self.read(self._keys.change(version))
+        return read_change(found[0]) if found[0] else None
+
+    async def changes(self) -> dict[int, ChangeRecord]:
+        kvs = (await until_answered(lambda: self._etcd.range(self._keys.changes))).kvs
+        return {version_of(kv.key): record for kv in kvs if (record := read_change(kv))}
+
+    async def snapshots(self) -> dict[int, SnapshotRecord]:
+        kvs = (await until_answered(lambda: self._etcd.range(self._keys.snapshots))).kvs
+        return {version_of(kv.key): record for kv in kvs if (record := read_snapshot(kv))}
+
+    async def payload(self, blob: Blob, at_hand: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+        """The payload of a record; chunks that are ``at_hand`` are not read. Raises BlobGone."""
+        keys = [self._keys.blob(blob.upload, number) for number in range(blob.chunks)]
+        payload = b"".join([at_hand[key] if key in at_hand else await self._chunk(key) for key in keys])
+        if hashlib.sha256(payload).hexdigest() != blob.sha:
+            raise BlobGone(f"{self._keys.blobs}{blob.upload} does not match its sha256; read the record again")
+        return payload
+
+    async def _chunk(self, key: str) -> bytes:
+        kv = await until_answered(lambda: self._etcd.get(key))
+        if kv is None:
+            raise BlobGone(f"{key} is missing; read the record that named it again")
+        return kv.value
+
+    async def load(self, version: int) -> RegistryState:
+        """The state at ``version``, from the newest usable snapshot at or before it and the changes since.
+
+        Raises VersionNotFound when the log does not hold it.
+        """
+        for _ in range(_TRIES):
+            state = await self._from_snapshot(version)
+            try:
+                return await self._forward(state, version)
+            except BlobGone as gone:
+                log.info("reading the registry again", version=version, reason=str(gone))
+        return await self._missing(version)
+
+    async def _from_snapshot(self, version: int) -> RegistryState:
+        snapshots = await self.snapshots()
+        for candidate in sorted((each for each in snapshots if each <= version), reverse=True):
+            try:
+                return RegistryState.parse(await self.payload(snapshots[candidate].blob)).at(candidate)
+            except (BlobGone, Invalid) as error:
+                log.warning("a snapshot of the registry can't be used", version=candidate, error=str(error))
+        return EMPTY
+
+    async def _forward(self, state: RegistryState, version: int) -> RegistryState:
+        while state.version < version:
+            record = await self.change(state.version + 1)
+            if record is None:
+                return await self._missing(version)
+            state = advance(state, await self.payload(record.blob), state.version + 1)
+        return state
+
+    async def _missing(self, version: int) -> RegistryState:
+        versions = sorted((await self.changes()).keys() | (await self.snapshots()).keys())
+        raise VersionNotFound(version, versions[0] if versions else ABSENT, versions[-1] if versions else ABSENT)
+
+
+def read_change(kv: KeyValue) -> ChangeRecord | None:
+    try:
+        return ChangeRecord.decode(kv.value)
+    except BadRecord as error:
+        log.error("a change of the registry can't be read", key=kv.key, error=str(error))
+        return None
+
+
+def read_snapshot(kv: KeyValue) -> SnapshotRecord | None:
+    try:
+        return SnapshotRecord.decode(kv.value)
+    except BadRecord as error:
+        log.error("a snapshot of the registry can't be read", key=kv.key, error=str(error))
+        return None

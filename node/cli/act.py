@@ -1,0 +1,89 @@
+"""Verbs that act on processes and functions, anywhere in the cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.pid import is_pid
+from node.cli.console import show_json
+from node.cli.failures import Failed
+from node.cli.gateway import Timeout, json_argument, seconds
+
+if TYPE_CHECKING:
+    from cluster.client import Client
+
+Target = Annotated[
+    str, typer.Argument(metavar="PID|NAME", help="A PID such as '{node-1@app:processes|1-2a}', or a name")
+]
+Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="The message's topic")]
+Payload = Annotated[str | None, typer.Argument(metavar="[JSON]", help="The message's payload", show_default=False)]
+Args = Annotated[
+    list[str] | None, typer.Argument(metavar="[JSON]...", help="Arguments, one JSON value each", show_default=False)
+]
+
+
+async def send(client: Client, target: Target, topic: Topic, payload: Payload = None, timeout: Timeout = "5s") -> None:
+    """Send a message; done when the process's node accepted it."""
+    payloads = () if payload is None else (json_argument(payload),)
+    print(await client.send(target, topic, *payloads, timeout=seconds(timeout)))
+
+
+async def call(
+    client: Client,
+    target: Annotated[str, typer.Argument(metavar="PID|NAME|FUNCTION", help="A PID, a name, or the id of a function")],
+    rest: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TOPIC] [JSON]...", help="For a process a topic and a payload, for a function its arguments"
+        ),
+    ] = None,
+    timeout: Timeout = "5s",
+) -> None:
+    """Send a message and print the first reply, or call a function and print its result, as JSON."""
+    given, deadline = list(rest or []), seconds(timeout)
+    if await _is_function(client, target):
+        show_json(await client.call_function(target, *map(json_argument, given), timeout=deadline))
+        return
+    if not 1 <= len(given) <= 2:
+        raise Failed(
+            f"expected a topic and at most one JSON payload after {target}, got {len(given)} arguments", code=2
+        )
+    topic, *payload = given
+    reply = await client.call(target, topic, *map(json_argument, payload), timeout=deadline)
+    show_json(reply.value)
+
+
+async def _is_function(client: Client, target: str) -> bool:
+    """A text with a colon is the id of a function, unless a process is registered under it."""
+    if is_pid(target) or ":" not in target:
+        return False
+    names = await client.names()
+    return not any(name["name"] == target for held in names.by_node.values() for name in held)
+
+
+async def spawn(
+    client: Client,
+    entry: Annotated[str, typer.Argument(metavar="ENTRY", help="The id of a process entry, e.g. app:worker")],
+    host: Annotated[str, typer.Argument(metavar="HOST", help="The host to run it on: ns:host, or node@ns:host")],
+    args: Args = None,
+    timeout: Timeout = "10s",
+) -> None:
+    """Start a process and print its PID."""
+    print(await client.spawn(entry, host, *map(json_argument, args or []), timeout=seconds(timeout)))
+
+
+async def cancel(
+    client: Client,
+    target: Target,
+    reason: Annotated[str, typer.Option("--reason", help="What the process is told")] = "",
+    timeout: Timeout = "5s",
+) -> None:
+    """Ask a process to end: it gets a cancel event and may take its time."""
+    print(await client.cancel(target, reason, timeout=seconds(timeout)))
+
+
+async def terminate(client: Client, target: Target, timeout: Timeout = "5s") -> None:
+    """End a process at once."""
+    print(await client.terminate(target, timeout=seconds(timeout)))

@@ -1,0 +1,172 @@
+"""Verbs that need a cluster: finds it, opens a client, runs the verb, closes.
+
+``@clustered`` turns ``async def verb(client, ...)`` into a command with the verb's own
+parameters and, behind them, the flags that say which cluster is meant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from node.cli.console import Format, note
+from node.cli.failures import Failed
+from node.cli.places import running_place
+
+if TYPE_CHECKING:
+    from cluster.client import Client
+    from node.settings import Settings
+
+_PANEL = "Which cluster"
+_URLS = "several with commas, or by repeating the flag"
+NatsUrls = Annotated[
+    list[str] | None,
+    typer.Option("--nats", metavar="URL", help=f"NATS servers; {_URLS} [WIPPY_NATS]", rich_help_panel=_PANEL),
+]
+EtcdUrls = Annotated[
+    list[str] | None,
+    typer.Option("--etcd", metavar="URL", help=f"etcd servers; {_URLS} [WIPPY_ETCD]", rich_help_panel=_PANEL),
+]
+ClusterName = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="The cluster's name [WIPPY_CLUSTER]", rich_help_panel=_PANEL),
+]
+Gateway = Annotated[
+    str | None,
+    typer.Option(
+        "--node", metavar="NODE", help="The node to go through; any ready one without", rich_help_panel=_PANEL
+    ),
+]
+Listing = Annotated[Format, typer.Option("--format", help="text for people, json for programs")]
+AsJson = Annotated[bool, typer.Option("--json", help="The same as --format json")]
+Timeout = Annotated[
+    str, typer.Option("--timeout", metavar="DURATION", help="How long to wait for the answer, e.g. 500ms or 1m")
+]
+
+_PLACE: dict[str, Any] = {"nats": NatsUrls, "etcd": EtcdUrls, "cluster": ClusterName, "node": Gateway}
+
+
+def clustered(verb: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """A command from an asynchronous verb whose first parameter is the client."""
+
+    def command(**given: Any) -> None:
+        nats, etcd, cluster, gateway = (given.pop(name) for name in _PLACE)
+        asyncio.run(_run(verb, nats or (), etcd or (), cluster, gateway, given))
+
+    names = {**verb.__globals__, "Client": object}  # imported for type checkers only: it costs time
+    own = list(inspect.signature(verb, eval_str=True, globals=names).parameters.values())[1:]
+    place = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in _PLACE.items()
+    ]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + place
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__name__, command.__doc__, command.__module__ = verb.__name__, verb.__doc__, verb.__module__
+    return command
+
+
+async def _run(
+    verb: Callable[..., Awaitable[None]],
+    nats: Sequence[str],
+    etcd: Sequence[str],
+    cluster: str | None,
+    gateway: str | None,
+    given: dict[str, Any],
+) -> None:
+    quiet()
+    async with connected(find_cluster(Path.cwd(), nats, etcd, cluster), gateway) as client:
+        await verb(client, **given)
+
+
+def find_cluster(
+    start: Path, nats: Sequence[str] = (), etcd: Sequence[str] = (), cluster: str | None = None
+) -> Settings:
+    """Settings that name a cluster: from flags, environment, ``.wippy.yaml``, or ``.wippy/cluster.json``.
+
+    Raises Failed when there is none, Invalid when the settings are wrong.
+    """
+    from node.settings import Settings, load_settings
+
+    settings = load_settings(start, sets=cluster_sets(nats, etcd, cluster))
+    if not settings.embedded:
+        return settings
+    place = running_place(start)
+    named = settings.cluster.name if settings.cluster.name != Settings().cluster.name else place.cluster
+    return load_settings(start, sets=cluster_sets(place.nats, place.etcd, named))
+
+
+def cluster_sets(nats: Sequence[str], etcd: Sequence[str], cluster: str | None) -> list[str]:
+    """The flags as ``--set`` options, empty ones left out."""
+    values = {"cluster.nats.urls": ",".join(nats), "cluster.etcd.urls": ",".join(etcd), "cluster.name": cluster}
+    return [f"{path}={value}" for path, value in values.items() if value]
+
+
+def connected(settings: Settings, gateway: str | None = None) -> Client:
+    """A client of the cluster in ``settings``, to be entered."""
+    from cluster import bus, etcd
+    from cluster.client import Client
+
+    of_nats, of_etcd = settings.cluster.nats, settings.cluster.etcd
+    seed = of_nats.nkey_seed_file.read_text().strip() if of_nats.nkey_seed_file else None
+    return Client(
+        of_nats.urls,
+        of_etcd.urls,
+        settings.cluster.name,
+        gateway=gateway,
+        credentials=bus.Credentials(of_nats.user, of_nats.password, of_nats.token, seed, of_nats.creds_file),
+        nats_tls=bus.Tls(**dict(of_nats.tls)) if of_nats.tls else None,
+        etcd_user=of_etcd.user,
+        etcd_password=of_etcd.password,
+        etcd_tls=etcd.Tls(**dict(of_etcd.tls)) if of_etcd.tls else None,
+    )
+
+
+def quiet() -> None:
+    """No log lines in between: a verb says what went wrong itself."""
+    import logging
+
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def listing(format: Format, as_json: bool) -> Format:
+    """The form asked for by the two flags."""
+    return Format.JSON if as_json else format
+
+
+def seconds(text: str) -> float:
+    """The duration of a ``--timeout``. A bare number is seconds, as people type it."""
+    from node.durations import parse_duration
+
+    try:
+        duration = parse_duration(f"{text}s" if text.replace(".", "", 1).isdecimal() else text)
+    except ValueError as error:
+        raise Failed(str(error), code=2) from None
+    if duration <= timedelta(0):
+        raise Failed(f"expected a timeout above 0, got {text}", code=2)
+    return duration.total_seconds()
+
+
+def json_argument(text: str) -> Any:
+    """A value typed on the command line. Raises Failed (wrong usage) showing how it is written."""
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Failed(f"""expected JSON such as '{{"n": 1}}' or '"text"', got {text!r} ({error})""", code=2) from None
+
+
+def warn_silent(silent: dict[str, str]) -> None:
+    """Say which nodes a listing lacks, and why."""
+    for node, reason in silent.items():
+        note(f"{node} did not answer: {reason}")

@@ -1,0 +1,116 @@
+"""Verbs that look: nodes, ps, names, services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from node.cli.console import Format, ago, show
+from node.cli.gateway import AsJson, Listing, listing, warn_silent
+from node.cli.places import find_file, read_place
+
+if TYPE_CHECKING:
+    from cluster.client import Client
+    from cluster.members import Member
+
+_SCOPES = {0: "local", 1: "eventual", 2: "consistent", 3: "strong"}
+
+
+async def nodes(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
+    """The nodes: state, processes, registry version, where their metrics are."""
+    members = await client.nodes()
+    health = await client.ask_all("health")
+    rows = [_node(member, health.by_node.get(member.node), health.silent.get(member.node)) for member in members]
+    rows += list(_gone({member.node for member in members}))
+    columns = {
+        "node": "NODE", "state": "STATE", "processes": "PROCESSES", "registry": "REGISTRY",
+        "up": "UP", "metrics": "METRICS", "epoch": "EPOCH",
+    }  # fmt: skip
+    empty = f"cluster {client.cluster!r} has no nodes; start one with `wippy run`"
+    show(rows, columns, listing(format, as_json), empty=empty)
+
+
+def _node(member: Member, health: dict[str, Any] | None, silence: str | None) -> dict[str, Any]:
+    seen = health or {}
+    return {
+        "node": member.node,
+        "state": "silent" if silence else member.state.value,
+        "processes": seen.get("processes"),
+        "registry": None if (version := seen.get("registry_version")) is None else f"v{version}",
+        "up": _up(member.started),
+        "metrics": f"http://{member.http}/metrics" if member.http else None,
+        "epoch": member.epoch,
+        "incarnation": member.incarnation,
+        "labels": dict(member.labels),
+        "version": member.version,
+        "pid": seen.get("os_pid"),
+        "problem": silence or "; ".join(seen.get("unready", ())),
+    }
+
+
+def _up(started: str) -> str | None:
+    """How long ago an ISO time was."""
+    try:
+        return ago((datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _gone(present: set[str]) -> Iterator[dict[str, Any]]:
+    """Nodes of the development cluster here that are registered no more."""
+    file = find_file(Path.cwd())
+    if file is None:
+        return
+    for node in read_place(file).nodes:
+        if node["name"] not in present:
+            yield {"node": node["name"], "state": "gone"}
+
+
+async def ps(
+    client: Client,
+    on: Annotated[str | None, typer.Option("--on", metavar="NODE", help="Only processes of this node")] = None,
+    host: Annotated[str | None, typer.Option("--host", metavar="ID", help="Only processes of this host")] = None,
+    entry: Annotated[str | None, typer.Option("--entry", metavar="ID", help="Only processes of this entry")] = None,
+    format: Listing = Format.TEXT,
+    as_json: AsJson = False,
+) -> None:
+    """The processes of all nodes."""
+    answers = await client.ps()
+    rows = [
+        {"node": node, **process}
+        for node, processes in answers.by_node.items()
+        for process in processes
+        if on in (None, node) and host in (None, process.get("host")) and entry in (None, process.get("entry"))
+    ]
+    columns = {"pid": "PID", "entry": "ENTRY", "names": "NAMES", "state": "STATE", "mailbox": "MAILBOX"}
+    show(rows, columns, listing(format, as_json), empty="no processes")
+    warn_silent(answers.silent)
+
+
+async def names(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
+    """The registered names, and the processes that hold them."""
+    answers = await client.names()
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for node, held in answers.by_node.items():
+        for name in held:
+            scope = _SCOPES.get(name.get("scope"), str(name.get("scope")))
+            known_on = node if scope == "local" else ""
+            rows[name["name"], known_on] = {**name, "scope": scope, "node": known_on or None}
+    columns = {"name": "NAME", "pid": "PID", "scope": "SCOPE", "node": "KNOWN ON"}
+    ordered = [rows[key] for key in sorted(rows)]
+    show(ordered, columns, listing(format, as_json), empty="no names are registered")
+    warn_silent(answers.silent)
+
+
+async def services(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
+    """The supervised services: which node runs each, and in what state."""
+    answers = await client.services()
+    rows = [{"node": node, **service} for node, held in answers.by_node.items() for service in held]
+    rows.sort(key=lambda row: (str(row.get("id")), row["node"]))
+    columns = {"id": "SERVICE", "node": "NODE", "state": "STATE", "pid": "PID", "restarts": "RESTARTS"}
+    show(rows, columns, listing(format, as_json), empty="no services")
+    warn_silent(answers.silent)

@@ -1,0 +1,311 @@
+"""One Lua VM in a thread: the node posts items, the VM answers with batches.
+
+``post`` never blocks. Output is handed to ``on_output`` on the event loop, one batch per step
+(or several joined), in the order the kernel gave it. A VM whose output nobody takes stops
+stepping until it is taken, so a process that logs without end can't fill the node's memory.
+
+An error of the kernel itself ends the VM: it is logged, ``on_failure`` is called, and what
+lived in it is gone. Errors of processes never get here. Leaving ``async with`` ends the thread
+after its current step; call ``stop`` before to let processes end in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import structlog
+
+from node.host.boundary import In, Item, Out
+from node.host.kernel import Kernel, VmConfig
+
+log = structlog.get_logger("wippy.vm")
+
+BATCH = 2000
+"""Items taken into one step, so that converting them does not outlast the step."""
+LARGEST_BACKLOG = 20_000
+"""Items out of the VM that nobody took yet; beyond, it waits."""
+NAP = 0.02
+STEP_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+BOOT_DEADLINE = timedelta(seconds=10)
+JOIN_DEADLINE = timedelta(seconds=5)
+
+
+class StepObserver(Protocol):
+    """Told around each step, in the VM's thread: who renews the node's lease watches for a VM that hangs."""
+
+    def step_began(self, slot: int) -> None: ...
+
+    def step_ended(self, slot: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VmStats:
+    """A VM as it is now. ``step_counts`` are steps by the bounds of ``STEP_BOUNDS`` (seconds), the last beyond all."""
+
+    slot: int
+    host: str
+    processes: int
+    run_queue: int
+    memory: int
+    max_memory: int
+    items_in: int
+    items_out: int
+    waiting_in: int
+    waiting_out: int
+    steps: int
+    step_seconds: float
+    step_counts: tuple[int, ...]
+    stepping_for: float
+    out_of_memory: int
+    failed: bool
+
+
+class Vm:
+    """A VM and its thread. Use it with ``async with``; all methods are for the event loop's thread."""
+
+    def __init__(
+        self,
+        slot: int,
+        node: str,
+        incarnation: int,
+        host_id: str,
+        config: VmConfig,
+        modules: Mapping[str, str],
+        on_output: Callable[[Vm, list[Item]], None],
+        *,
+        on_failure: Callable[[Vm, BaseException], None] | None = None,
+        on_step: StepObserver | None = None,
+    ) -> None:
+        self.slot = slot
+        self.host_id = host_id
+        self._identity = (slot, node, incarnation, host_id)
+        self._config = config
+        self._modules = modules
+        self._on_output = on_output
+        self._on_failure = on_failure
+        self._on_step = on_step
+        self._inbox: deque[Item] = deque()
+        self._outbox: deque[list[Item]] = deque()
+        self._bell = threading.Lock()
+        self._sleeping = False
+        self._ending = False
+        self._delivering = False
+        self._failed = False
+        self._queries: dict[int, asyncio.Future[Any]] = {}
+        self._last_query = 0
+        self._stopped: asyncio.Event = asyncio.Event()
+        self._in = self._out = self._taken_out = 0
+        self._steps = 0
+        self._step_seconds = 0.0
+        self._step_counts = [0] * (len(STEP_BOUNDS) + 1)
+        self._step_began = 0.0
+        self._live = self._run_queue = 0
+        self._kernel: Kernel | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        booted: asyncio.Future[None] = self._loop.create_future()
+        self._bell.acquire()
+        self._thread = threading.Thread(target=self._run, args=(booted,), name=f"vm-{self.slot}", daemon=True)
+        self._thread.start()
+        async with asyncio.timeout(BOOT_DEADLINE.total_seconds()):
+            await booted
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ending = True
+        self._ring()
+        for query in self._queries.values():
+            query.cancel()
+        try:
+            async with asyncio.timeout(JOIN_DEADLINE.total_seconds()):
+                await asyncio.shield(self._ended)
+        except TimeoutError:
+            log.error("VM does not end; its thread is left behind", slot=self.slot, host=self.host_id)
+
+    def post(self, item: Item) -> None:
+        """Hand an item to the kernel (layouts: ``node.host.boundary``). Never blocks."""
+        self._inbox.append(item)
+        if self._sleeping:
+            self._ring()
+
+    async def query(self, what: bytes, argument: Any = None, *, timeout: timedelta = timedelta(seconds=5)) -> Any:
+        """Ask the kernel what it shows: b"list", b"inspect" (a PID), b"counters", b"mail". Raises TimeoutError."""
+        self._last_query += 1
+        number = self._last_query
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._queries[number] = answer
+        try:
+            self.post([int(In.QUERY), number, what, argument])
+            async with asyncio.timeout(timeout.total_seconds()):
+                return await answer
+        finally:
+            self._queries.pop(number, None)
+
+    async def stop(self, reason: str, grace: timedelta) -> bool:
+        """CANCEL to every process, and kill what is left after ``grace``. Returns whether nothing lives any more."""
+        self.post([int(In.STOP), reason.encode(), grace.total_seconds()])
+        try:
+            async with asyncio.timeout(grace.total_seconds() + 5):
+                await self._stopped.wait()
+        except TimeoutError:
+            log.error("VM did not stop", slot=self.slot, host=self.host_id, processes=self._live)
+            return False
+        return True
+
+    def stats(self) -> VmStats:
+        """Numbers as of the last step; never waits for the VM."""
+        began = self._step_began
+        kernel = self._kernel
+        return VmStats(
+            slot=self.slot,
+            host=self.host_id,
+            processes=self._live,
+            run_queue=self._run_queue,
+            memory=self._memory,
+            max_memory=self._config.max_memory,
+            items_in=self._in,
+            items_out=self._out,
+            waiting_in=len(self._inbox),
+            waiting_out=self._out - self._taken_out,
+            steps=self._steps,
+            step_seconds=self._step_seconds,
+            step_counts=tuple(self._step_counts),
+            stepping_for=time.monotonic() - began if began else 0.0,
+            out_of_memory=kernel.out_of_memory if kernel else 0,
+            failed=self._failed,
+        )
+
+    _memory = 0
+
+    def _ring(self) -> None:
+        self._sleeping = False
+        if self._bell.locked():
+            self._bell.release()
+
+    def _deliver(self) -> None:
+        self._delivering = False
+        while self._outbox:
+            batch = self._outbox.popleft()
+            self._taken_out += len(batch)
+            kept = [item for item in batch if not self._is_ours(item)]
+            if kept:
+                self._on_output(self, kept)
+        if self._sleeping:
+            self._ring()
+
+    def _is_ours(self, item: Item) -> bool:
+        """What the VM handles itself."""
+        match item[0]:
+            case Out.COMPLAINT:
+                log.error("kernel complains", slot=self.slot, host=self.host_id, problem=item[1].decode("utf-8", "replace"))
+            case Out.STOPPED:
+                self._stopped.set()
+                return False
+            case Out.QUERY_ANSWER if item[1] in self._queries:
+                answer = self._queries[item[1]]
+                if not answer.done():
+                    answer.set_result(item[2])
+            case _:
+                return False
+        return True
+
+    # In the VM's thread.
+
+    def _run(self, booted: asyncio.Future[None]) -> None:
+        try:
+            self._kernel = Kernel(*self._identity, self._config, self._modules)
+        except BaseException as error:  # noqa: BLE001 - whoever starts the VM gets it
+            self._tell(_fail, booted, error)
+            self._tell(_finish, self._ended)
+            return
+        self._tell(_finish, booted)
+        try:
+            self._work(self._kernel)
+        except BaseException as error:  # noqa: BLE001 - the thread ends here: the node is told
+            self._failed = True
+            self._tell(self._report, error)
+        finally:
+            self._step_began = 0.0
+            self._tell(_finish, self._ended)
+
+    def _work(self, kernel: Kernel) -> None:
+        wait: float | None = None
+        while not self._ending:
+            if self._out - self._taken_out > LARGEST_BACKLOG:
+                self._sleep(NAP)
+                continue
+            if not self._inbox and wait != 0:
+                self._sleep(wait)
+                if self._ending:
+                    return
+            wait = self._step(kernel)
+
+    def _step(self, kernel: Kernel) -> float | None:
+        inbox = self._inbox
+        items = [inbox.popleft() for _ in range(min(len(inbox), BATCH))]
+        began = time.monotonic()
+        self._step_began = began
+        if self._on_step is not None:
+            self._on_step.step_began(self.slot)
+        stepped = kernel.step(items)
+        if self._on_step is not None:
+            self._on_step.step_ended(self.slot)
+        self._step_began = 0.0
+        seconds = time.monotonic() - began
+        self._in += len(items)
+        self._steps += 1
+        self._step_seconds += seconds
+        self._step_counts[bisect_left(STEP_BOUNDS, seconds)] += 1
+        self._live, self._run_queue, self._memory = stepped.live, stepped.run_queue, kernel.memory
+        if stepped.out:
+            self._out += len(stepped.out)
+            self._outbox.append(stepped.out)
+            if not self._delivering:
+                self._delivering = True
+                self._tell(self._deliver)
+        return stepped.wait
+
+    def _sleep(self, seconds: float | None) -> None:
+        self._sleeping = True
+        if self._inbox or self._ending:
+            self._sleeping = False
+            return
+        self._bell.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        self._sleeping = False
+
+    def _tell(self, callback: Callable[..., object], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # the loop is closed: nobody is left to tell
+            self._ending = True
+
+    def _report(self, error: BaseException) -> None:
+        log.critical("VM failed: all its processes are gone", slot=self.slot, host=self.host_id, exc_info=error)
+        for query in self._queries.values():
+            query.cancel()
+        self._stopped.set()
+        if self._on_failure is not None:
+            self._on_failure(self, error)
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _fail(future: asyncio.Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

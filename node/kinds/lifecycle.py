@@ -1,0 +1,72 @@
+"""The ``lifecycle`` block of entries that are started, stopped and restarted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from node.durations import Duration, PositiveDuration
+from node.kinds.model import Model, Ref
+
+
+class Restart(Model):
+    """When and how often something that failed is started again."""
+
+    initial_delay: Duration = timedelta(seconds=1)
+    """The wait before the first restart."""
+    max_delay: Duration = timedelta(seconds=90)
+    """The longest wait."""
+    backoff_factor: float = Field(default=2.0, ge=1.0, le=100.0)
+    """What each wait is multiplied by to get the next."""
+    jitter: float = Field(default=0.1, ge=0.0, le=1.0)
+    """The part of a wait that is random."""
+    max_attempts: int = Field(default=0, ge=0)
+    """Starts in all before giving up; 0 = never give up."""
+
+    @model_validator(mode="after")
+    def _delays_agree(self) -> Restart:
+        if self.max_delay < self.initial_delay:
+            raise ValueError("expected max_delay to be at least initial_delay")
+        return self
+
+
+class Actor(Model):
+    """The identity a service runs as."""
+
+    id: str
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+
+class Security(Model):
+    """Identity and policies of a service."""
+
+    actor: Actor | None = None
+    groups: list[Ref] = Field(default_factory=list)
+    policies: list[Ref] = Field(default_factory=list)
+
+
+class Lifecycle(Model):
+    """Start, stop and restart of a service."""
+
+    auto_start: bool = False
+    """Start with the node."""
+    startup: Literal["required", "optional"] = "required"
+    """Whether the node's start fails when the service's does."""
+    start_timeout: PositiveDuration = timedelta(seconds=10)
+    stop_timeout: PositiveDuration = timedelta(seconds=10)
+    """How long it may take to end after CANCEL, before it is killed."""
+    stable_threshold: Duration = timedelta(seconds=5)
+    """Having run this long, the count of restarts begins anew."""
+    requires: list[Ref] = Field(default_factory=list)
+    """Services that must run first."""
+    depends_on: list[Ref] = Field(default_factory=list)
+    """The older name of ``requires``; both count."""
+    restart: Restart = Restart()
+    security: Security | None = None
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The ids of all services that must run first, each once."""
+        return tuple(dict.fromkeys((*self.requires, *self.depends_on)))

@@ -1,0 +1,162 @@
+"""What entries say of each other: references that must lead somewhere, names that must be unique.
+
+Pure functions over the entries of one would-be registry state and their models. An entry
+without a model, being too broken, is not asked about its references, and counts as present
+for those of others, so that one mistake gives one problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from cluster.errors import Problem
+from cluster.registry.entry import Entry
+from node.kinds.commands import command_problems, commands
+from node.kinds.env import RouterStorage, Variable
+from node.kinds.hosts import ProcessHost, TerminalHost
+from node.kinds.lifecycle import Lifecycle
+from node.kinds.lua import Code
+from node.kinds.model import KindModel
+from node.kinds.service import ProcessService
+from node.kinds.store import ClusterStore, MemoryStore
+from node.kinds.table import KINDS
+from node.spelling import did_you_mean
+
+Pairs = Mapping[str, tuple[Entry, KindModel | None]]
+
+_HOSTS = frozenset(name for name, kind in KINDS.items() if kind.host)
+_IMPORTABLE = frozenset(name for name, kind in KINDS.items() if kind.importable)
+_STORAGES = frozenset(name for name in KINDS if name.startswith("env.storage."))
+_STARTED = frozenset({"process.service", "store.memory", "store.kv.raft"}) | _HOSTS
+
+
+def relation_problems(pairs: Pairs, excused: Callable[[str], bool]) -> list[Problem]:
+    """Everything wrong between the entries in ``pairs``."""
+    references = _References(pairs, excused)
+    found = [problem for entry, model in pairs.values() for problem in references.problems(entry, model)]
+    found += _cycles("imports", _imports(pairs))
+    found += _cycles("storages", _routes(pairs))
+    found += _cycles("lifecycle.requires", _requirements(pairs))
+    return found + _same_variables(pairs) + _same_commands(pairs)
+
+
+class _References:
+    def __init__(self, pairs: Pairs, excused: Callable[[str], bool]) -> None:
+        self._pairs = pairs
+        self._excused = excused
+
+    def problems(self, entry: Entry, model: KindModel | None) -> Iterator[Problem]:
+        match model:
+            case ProcessService():
+                yield from self._one(entry, "process", model.process, {"process.lua"}, "a process.lua entry")
+                yield from self._one(entry, "host", model.host, _HOSTS, "a process.host entry")
+                yield from self._lifecycle(entry, model.lifecycle)
+            case ProcessHost() | TerminalHost() | MemoryStore() | ClusterStore():
+                yield from self._lifecycle(entry, model.lifecycle)
+            case Code():
+                for alias, target in model.imports.items():
+                    if not target.startswith(":"):
+                        expected = "a library.lua, function.lua or process.lua entry"
+                        yield from self._one(entry, f"imports.{alias}", target, _IMPORTABLE, expected)
+            case Variable():
+                yield from self._one(entry, "storage", model.storage, _STORAGES, "an env.storage entry")
+            case RouterStorage():
+                for position, storage in enumerate(model.storages):
+                    yield from self._one(entry, f"storages.{position}", storage, _STORAGES, "an env.storage entry")
+            case _:
+                pass
+
+    def _lifecycle(self, entry: Entry, lifecycle: Lifecycle) -> Iterator[Problem]:
+        for field, ids in (("requires", lifecycle.requires), ("depends_on", lifecycle.depends_on)):
+            for position, id in enumerate(ids):
+                expected = "an entry that is started"
+                yield from self._one(entry, f"lifecycle.{field}.{position}", id, _STARTED, expected)
+
+    def _one(self, entry: Entry, field: str, id: str, kinds: Collection[str], expected: str) -> Iterator[Problem]:
+        target = self._pairs.get(id)
+        if target is None:
+            if not self._excused(id):
+                near = did_you_mean(id, [other for other, (found, _) in self._pairs.items() if found.kind in kinds])
+                yield Problem(f"there is no entry {id}; expected {expected}{near}", entry.id, field)
+        elif target[0].kind not in kinds and target[0].kind in KINDS:
+            yield Problem(f"{id} is of kind {target[0].kind}; expected {expected}", entry.id, field)
+
+
+def _imports(pairs: Pairs) -> dict[str, list[str]]:
+    return {id: list(model.imports.values()) for id, (_, model) in pairs.items() if isinstance(model, Code)}
+
+
+def _routes(pairs: Pairs) -> dict[str, list[str]]:
+    return {id: model.storages for id, (_, model) in pairs.items() if isinstance(model, RouterStorage)}
+
+
+def _requirements(pairs: Pairs) -> dict[str, list[str]]:
+    return {id: list(model.lifecycle.required) for id, (_, model) in pairs.items() if isinstance(model, ProcessService)}
+
+
+def _cycles(field: str, edges: Mapping[str, list[str]]) -> list[Problem]:
+    """One problem for each circle met, naming it from its smallest id on."""
+    circles: set[tuple[str, ...]] = set()
+    done: set[str] = set()
+    for start in sorted(edges):
+        _walk(start, edges, done, circles)
+    return [
+        Problem(f"in a circle: {' -> '.join((*circle, circle[0]))}", entry=circle[0], field=field)
+        for circle in sorted(circles)
+    ]
+
+
+def _walk(start: str, edges: Mapping[str, list[str]], done: set[str], circles: set[tuple[str, ...]]) -> None:
+    """Depth first, without recursion: chains of imports may be long."""
+    path: list[str] = []
+    waiting: list[tuple[str, Iterator[str]]] = []
+    on_path: dict[str, int] = {}
+
+    def enter(id: str) -> None:
+        on_path[id] = len(path)
+        path.append(id)
+        waiting.append((id, iter(edges.get(id, ()))))
+
+    if start in done:
+        return
+    enter(start)
+    while waiting:
+        id, following = waiting[-1]
+        target = next(following, None)
+        if target is None:
+            waiting.pop()
+            path.pop()
+            del on_path[id]
+            done.add(id)
+        elif target in on_path:
+            circles.add(_from_smallest(path[on_path[target] :]))
+        elif target in edges and target not in done:
+            enter(target)
+
+
+def _from_smallest(circle: list[str]) -> tuple[str, ...]:
+    first = circle.index(min(circle))
+    return (*circle[first:], *circle[:first])
+
+
+def _same_variables(pairs: Pairs) -> list[Problem]:
+    owners: dict[str, str] = {}
+    found = []
+    for id, (_, model) in sorted(pairs.items()):
+        if isinstance(model, Variable) and model.variable is not None:
+            owner = owners.setdefault(model.variable, id)
+            if owner != id:
+                found.append(Problem(f"variable {model.variable} is declared by {owner} already", id, "variable"))
+    return found
+
+
+def _same_commands(pairs: Pairs) -> list[Problem]:
+    owners: dict[str, str] = {}
+    found = []
+    for command in commands(entry for entry, _ in pairs.values() if not command_problems(entry)):
+        owner = owners.setdefault(command.name, command.entry)
+        if owner != command.entry:
+            found.append(
+                Problem(f"command {command.name} is declared by {owner} already", command.entry, "meta.command.name")
+            )
+    return found

@@ -1,0 +1,102 @@
+"""A chunk of typed Lua made ready for a Lua 5.4 VM.
+
+``transform`` is the whole pass: scan, read, erase, add yield points. The text begins with
+the two locals the points count with, on the first line; ``__w_yield`` is a global that the
+VM provides and that returns how many points the next turn may pass.
+
+A ``type`` name used as a value becomes a local on the statement's line, made by the VM's
+``__w_type``; a name that only annotates leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from node.lua.dialect.grammar import Grammar
+from node.lua.dialect.tokens import EOF, NAME, STRING, Tokens
+
+PROLOGUE = "local __w_b,__w_y=0,__w_yield "
+
+# Lua allows 200 locals in a function. A chunk that may come near keeps the pass's own two outside of it.
+_PLAIN_LOCALS = 190
+_WRAP, _UNWRAP = PROLOGUE + "return(function(...) ", " end)(...)"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one pass gives: the ``text`` to load, and each literal ``require`` with the line of its first use."""
+
+    text: str
+    requires: Mapping[str, int]
+
+
+def transform(source: str, chunk: str) -> str:
+    """Typed Lua to plain Lua 5.4 with yield points, line for line. Raises LuaSyntaxError naming ``chunk``."""
+    return analyse(source, chunk).text
+
+
+def analyse(source: str, chunk: str) -> Chunk:
+    """``transform`` and what else the pass learned. Raises LuaSyntaxError naming ``chunk``."""
+    tokens = Tokens(source, chunk)
+    requires = _requires(tokens)
+    grammar = Grammar(tokens)
+    grammar.read()
+    if grammar.most_locals + len(grammar.aliases) <= _PLAIN_LOCALS:
+        _settle_aliases(grammar)
+        return Chunk(PROLOGUE + tokens.join(), requires)
+    tokens.texts[tokens.kinds.index(EOF) - 1] += _UNWRAP  # not behind it: the chunk may end in a comment
+    return Chunk(_WRAP + tokens.join(), requires)
+
+
+def _requires(tokens: Tokens) -> dict[str, int]:
+    """``require("x")``, ``require "x"`` and ``require[[x]]``; the first line of each."""
+    kinds, texts = tokens.kinds, tokens.texts
+    found: dict[str, int] = {}
+    for at in _places(tokens, "require"):
+        if at and kinds[at - 1] in (".", ":", "function", "local"):
+            continue
+        argument = at + 2 if kinds[at + 1] == "(" else at + 1
+        if kinds[argument] == STRING and (argument == at + 1 or kinds[argument + 1] == ")"):
+            found.setdefault(_content(texts[argument]), tokens.line(at))
+    return found
+
+
+def _content(literal: str) -> str:
+    """The text of a string literal; escape sequences stay as they are written."""
+    if literal[0] != "[":
+        return literal[1:-1]
+    opener = literal.index("[", 1) + 1
+    return literal[opener:-opener].removeprefix("\r").removeprefix("\n")
+
+
+def _settle_aliases(grammar: Grammar) -> None:
+    """Give each type name that is used as a value its local; the room for them was checked by the caller."""
+    names = {name for _, name in grammar.aliases}
+    used = {name for name in names if _is_value(grammar, name)}
+    for at, name in grammar.aliases:
+        if name in used:
+            grammar.texts[at] = f'local {name}=__w_type"{name}";'
+
+
+def _is_value(grammar: Grammar, name: str) -> bool:
+    """Whether the chunk reads ``name`` as a variable and binds it nowhere to a value of its own."""
+    kinds = grammar.kinds
+    read = False
+    for at in _places(grammar.tokens, name):
+        if at in grammar.bound:
+            return False
+        read = read or not (at in grammar.keys or (at and kinds[at - 1] in (".", ":", "::", "goto")))
+    return read
+
+
+def _places(tokens: Tokens, name: str) -> Iterator[int]:
+    """The tokens that are the name ``name``, without those erased."""
+    at = -1
+    while True:
+        try:
+            at = tokens.texts.index(name, at + 1)
+        except ValueError:
+            return
+        if tokens.kinds[at] == NAME:
+            yield at

@@ -1,0 +1,137 @@
+-- Clocks: the part of the module "time" that waits: sleep, after, timer, ticker.
+--
+-- What a duration or an instant is belongs to the module (node/modules/time.lua); here they are
+-- whole nanoseconds. A ticker counts from the last tick that was due, so it doesn't drift;
+-- ticks nobody takes are dropped, never queued.
+local K = ...
+local channels, errors, timers, turns, values = K.channels, K.errors, K.timers, K.turns, K.values
+local rawmeta, yield, WAIT = debug.getmetatable, coroutine.yield, turns.WAIT
+local error, setmetatable = error, setmetatable
+
+local methods = {}
+values.special[methods] = { what = "a timer" }
+
+-- What a timer's channel gets; the module's instants once it is loaded.
+local instant_of = function(nanoseconds)
+    return nanoseconds
+end
+
+local function sleep(nanoseconds)
+    turns.check_wait("time.sleep")
+    local thread = turns.current
+    if nanoseconds <= 0 then
+        turns.ready(thread)
+    else
+        timers.arm({ process = thread.process, thread = thread }, turns.monotonic_now() + nanoseconds)
+    end
+    yield(WAIT)
+end
+
+local function fed_timer(nanoseconds, interval)
+    local channel, state = channels.open_fed()
+    local timer = { process = turns.current.process, state = state, interval = interval }
+    timers.arm(timer, turns.monotonic_now() + nanoseconds)
+    return timer, channel
+end
+
+local function state_of(object, name)
+    local state = rawmeta(object)
+    if not state or state.__index ~= methods then
+        error("expected a timer: call it as timer:" .. name .. "()", 3)
+    end
+    return state
+end
+
+function methods.response(object)
+    return state_of(object, "response").channel
+end
+
+function methods.channel(object)
+    return state_of(object, "channel").channel
+end
+
+function methods.stop(object)
+    return timers.stop(state_of(object, "stop").timer)
+end
+
+-- Returns whether it was still running.
+function methods.reset(object, duration)
+    local state = state_of(object, "reset")
+    local nanoseconds, err = state.to_ns(duration)
+    if not nanoseconds then
+        return false, err
+    end
+    local old = state.timer
+    local was_armed = timers.stop(old)
+    local timer = { process = old.process, state = old.state, interval = old.interval and nanoseconds }
+    timers.arm(timer, turns.monotonic_now() + nanoseconds)
+    state.timer = timer
+    return was_armed
+end
+
+local function not_positive(name)
+    return nil, errors.new("Invalid", "time." .. name .. ": expected a duration longer than 0", false)
+end
+
+-- Instants, durations and zones are values: they pass between processes, and leave the VM as text or number.
+local function register_values(time)
+    local instant = time.unix(0, 0)
+    local meta = rawmeta(instant)
+    if values.special[meta] then
+        return
+    end
+    values.special[meta] = { plain = function(value) return tostring(value:format(time.RFC3339NANO)) end }
+    values.special[rawmeta(time.parse_duration("1s"))] = { plain = function(value) return value:nanoseconds() end }
+    values.special[rawmeta(time.utc)] = { same = true, plain = tostring }
+    instant_of = function(nanoseconds)
+        return time.unix(0, nanoseconds)
+    end
+end
+
+-- Add what waits to the module's table of one process.
+local function complete(time)
+    local to_ns = time.to_ns
+    time.to_ns = nil
+    register_values(time)
+
+    function time.sleep(duration)
+        local nanoseconds, err = to_ns(duration)
+        if not nanoseconds then
+            return nil, err
+        end
+        sleep(nanoseconds)
+    end
+
+    function time.after(duration)
+        local nanoseconds, err = to_ns(duration)
+        if not nanoseconds then
+            return nil, err
+        end
+        local _, channel = fed_timer(nanoseconds)
+        return channel
+    end
+
+    local function define(name, repeating)
+        time[name] = function(duration)
+            local nanoseconds, err = to_ns(duration)
+            if not nanoseconds then
+                return nil, err
+            elseif nanoseconds <= 0 then
+                return not_positive(name)
+            end
+            local timer, channel = fed_timer(nanoseconds, repeating and nanoseconds or nil)
+            local state = { __index = methods, __metatable = false, timer = timer, channel = channel, to_ns = to_ns }
+            return setmetatable({}, state)
+        end
+    end
+
+    define("timer", false)
+    define("ticker", true)
+    return time
+end
+
+timers.set_value(function(nanoseconds)
+    return instant_of(nanoseconds)
+end)
+
+K.clocks = { complete = complete }

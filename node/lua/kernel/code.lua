@@ -1,0 +1,176 @@
+-- Code: entries with Lua in them, as the registry has them now.
+--
+-- An entry is asked for when it is first needed, with all it imports, compiled once, and run
+-- once per process with that process's own environment: the functions' code is shared, their
+-- upvalues and globals are not. What changed in the registry is forgotten; code that is loaded
+-- holds on to what it imports, so running processes keep what they started with.
+local K = ...
+local errors, turns, operations = K.errors, K.turns, K.operations
+local ready, yield, WAIT = turns.ready, coroutine.yield, turns.WAIT
+local format, load, match, next, pairs, type = string.format, load, string.match, next, pairs, type
+
+local cached = {} -- id -> code
+local fetching = {} -- id -> {waiting threads, stale}
+
+-- The function that opens the chunk in an environment. The text must be a whole chunk by itself
+-- before it is put into a function, else it could end that function early.
+local function compile(id, source)
+    local name = "=" .. id
+    local chunk, problem = load(source, name, "t", {})
+    if not chunk then
+        return nil, problem
+    end
+    local open
+    open, problem = load("return function(_ENV, __w_yield, __w_type, ...) " .. source .. "\nend", name, "t", {})
+    if not open then
+        return nil, problem
+    end
+    return open()
+end
+
+local function to_set(list)
+    local set = {}
+    for _, name in pairs(list or {}) do
+        set[name] = true
+    end
+    return set
+end
+
+local function from_package(package)
+    local open, problem = compile(package.id, package.source)
+    if not open then
+        local text = format("%s doesn't compile: %s", package.id, problem)
+        return nil, errors.new("Invalid", text, false)
+    end
+    return {
+        id = package.id,
+        kind = package.kind,
+        open = open,
+        method = package.method ~= "" and package.method or nil,
+        modules = to_set(package.modules),
+        imports = package.imports or {},
+        linked = {},
+        version = package.version or 0,
+        context = package.context,
+        complete = false,
+    }
+end
+
+-- Whether an import names one of the runtime's modules; returns its name.
+local function built_in(id)
+    return match(id, "^:(.+)$") or not match(id, ":") and id or nil
+end
+
+local function fetched(id, err, answer)
+    local state = fetching[id]
+    fetching[id] = nil
+    local code
+    if state.stale and not err then
+        err = errors.new("Unavailable", id .. " changed while it was being read; try again", true)
+    elseif not err then
+        code, err = from_package(answer[1])
+        cached[id] = code
+    end
+    for i = 1, #state do
+        ready(state[i], code, err)
+    end
+end
+
+-- The code of ``id`` without its imports; waits for it when it isn't there.
+local function fetch(id)
+    local code = cached[id]
+    if code then
+        return code
+    end
+    local state = fetching[id]
+    if not state then
+        state = { stale = false }
+        fetching[id] = state
+        operations.ask(K.processes.system, { 52, 0, id }, function(err, answer)
+            fetched(id, err, answer)
+        end)
+    end
+    local thread = turns.current
+    state[#state + 1] = thread
+    thread.process.holds = thread.process.holds + 1
+    local err
+    code, err = yield(WAIT)
+    thread.process.holds = thread.process.holds - 1
+    return code, err
+end
+
+-- Make sure that ``code`` and all it imports are there. Returns an error object or nil.
+local function complete(code, seen)
+    if code.complete or seen[code.id] then
+        return nil
+    end
+    seen[code.id] = true
+    for alias, id in next, code.imports do
+        if not built_in(id) then
+            local imported, err = fetch(id)
+            if not err then
+                err = complete(imported, seen)
+            end
+            if err then
+                local text = format("%s imports %s as %q: %s", code.id, id, alias, err[errors.MESSAGE])
+                return errors.new(err[errors.KIND], text, err[errors.RETRYABLE])
+            end
+            code.linked[alias] = imported
+        end
+    end
+    return nil
+end
+
+-- The code of ``id``, ready to run; waits when it must be read first. Returns nil and an error object on failure.
+local function get(id)
+    local code = cached[id]
+    if code and code.complete then
+        return code
+    end
+    for attempt = 1, 3 do
+        local err
+        code, err = fetch(id)
+        if not err then
+            err = complete(code, {})
+        end
+        if not err then
+            code.complete = true
+            return code
+        elseif attempt == 3 or not err[errors.RETRYABLE] then
+            return nil, err
+        end
+    end
+end
+
+-- The code of ``id`` if it can run without waiting.
+local function at_hand(id)
+    local code = cached[id]
+    return code and code.complete and code or nil
+end
+
+-- Forget ``ids`` and whatever imports them. Returns the set of all that was forgotten.
+local function forget(ids)
+    local gone = to_set(ids)
+    local more = true
+    while more do
+        more = false
+        for id, code in next, cached do
+            if not gone[id] then
+                for _, import in next, code.imports do
+                    if gone[import] then
+                        gone[id], more = true, true
+                    end
+                end
+            end
+        end
+    end
+    for id in next, gone do
+        cached[id] = nil
+        if fetching[id] then
+            fetching[id].stale = true
+        end
+    end
+    return gone
+end
+
+K.code = { get = get, at_hand = at_hand, forget = forget, built_in = built_in }

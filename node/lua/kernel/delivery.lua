@@ -1,0 +1,224 @@
+-- Delivery: from a process to another, by PID or by name.
+--
+-- A process of this VM gets the message at once; for any other an envelope leaves the VM. Names
+-- are looked up in the table the node keeps up to date here, so sending never waits.
+local K = ...
+local errors, mailbox, operations, processes, signals, values =
+    K.errors, K.mailbox, K.operations, K.processes, K.signals, K.values
+local turns = K.turns
+local by_pid, config = processes.by_pid, K.config
+local copy, deliver, put = values.copy, mailbox.deliver, operations.put
+local byte, error, format, select, type = string.byte, error, string.format, select, type
+
+local BRACE, AT = byte("{"), byte("@")
+local KNOWN = 8192
+
+local names = {} -- name -> {pid, revision}
+local topics, topic_count = {}, 0 -- topics found good before
+local outside, outside_count = {}, 0 -- PIDs of other VMs found good before
+local dead_letters = { full = 0, noproc = 0, invalid = 0 }
+
+-- [43]: a name changed hands; an empty PID means it is free.
+local function name_changed(name, pid, revision)
+    if pid == "" then
+        names[name] = nil
+        return
+    end
+    names[name] = { pid = pid, revision = revision }
+    local process = by_pid[pid]
+    if process then
+        process.named = true
+    end
+end
+
+local function check_topic(topic)
+    if type(topic) ~= "string" then
+        error("bad argument #2 to 'send' (string expected, got " .. type(topic) .. ")", 4)
+    elseif topic == "" or byte(topic) == AT then
+        return errors.new("Invalid", format("topic %q: expected a name that doesn't begin with '@'", topic), false)
+    end
+    if topic_count >= KNOWN then
+        topics, topic_count = {}, 0
+    end
+    topics[topic] = true
+    topic_count = topic_count + 1
+    return nil
+end
+
+local function no_name(name)
+    return errors.new("NotFound", "no process is registered as '" .. name .. "'", false)
+end
+
+-- PID, name and revision of a destination; nil and an error object when there is none.
+local function resolve(destination)
+    if byte(destination) == BRACE then
+        return destination, "", 0
+    end
+    local held = names[destination]
+    if held then
+        return held.pid, destination, held.revision
+    end
+    return nil, no_name(destination)
+end
+
+-- The PID of a destination, for signals.
+local function pid_of(destination, name)
+    if type(destination) ~= "string" then
+        error("bad argument #1 to '" .. name .. "' (string expected, got " .. type(destination) .. ")", 3)
+    end
+    local pid, problem = resolve(destination)
+    if not pid then
+        return nil, problem
+    end
+    return pid
+end
+
+local function is_pid(text)
+    return text:find("^{[^@|]+@[^|]+|%w+%-%w+}$") ~= nil
+end
+
+local function full(process)
+    process.counts.refused = process.counts.refused + 1
+    dead_letters.full = dead_letters.full + 1
+    local text = format("mailbox of %s is full (%d messages)", process.pid, process.limit)
+    return nil, errors.new("RateLimited", text, true)
+end
+
+
+local function invalid_payload(problem)
+    return nil, errors.new("Invalid", "message can't be sent: " .. problem, false)
+end
+
+-- An envelope for a process of another VM.
+local function send_out(sender, pid, topic, name, revision, list)
+    if not outside[pid] then
+        if signals.is_own(pid) then
+            dead_letters.noproc = dead_letters.noproc + 1
+            return nil, signals.no_process(pid)
+        elseif not is_pid(pid) then
+            local text = format("expected a PID like {node@ns:host|1-2a} or a name, got %q", pid)
+            return nil, errors.new("Invalid", text, false)
+        end
+        if outside_count >= KNOWN then
+            outside, outside_count = {}, 0
+        end
+        outside[pid] = true
+        outside_count = outside_count + 1
+    end
+    local payloads = values.outward_list(list)
+    local size = values.size_of(payloads) + #pid + #topic + 100
+    if size > config.max_message then
+        local text = format("message of %d bytes is over the limit of %d bytes", size, config.max_message)
+        return nil, errors.new("Invalid", text .. "; send a reference or split it", false)
+    end
+    sender.counts.sent = sender.counts.sent + 1
+    put({ 1, pid, sender.pid, 0, topic, payloads, name, revision })
+    return true
+end
+
+-- Several payloads, or none, or a process elsewhere.
+local function send_other(sender, destination, topic, count, ...)
+    local pid, name, revision = resolve(destination)
+    if not pid then
+        dead_letters.noproc = dead_letters.noproc + 1
+        return nil, name
+    end
+    local list, problem = values.copy_list(count, { ... })
+    if not list then
+        return invalid_payload(problem[errors.MESSAGE])
+    end
+    local process = by_pid[pid]
+    if not process then
+        return send_out(sender, pid, topic, name, revision, list)
+    end
+    sender.counts.sent = sender.counts.sent + 1
+    process.counts.received = process.counts.received + 1
+    if not deliver(process, topic, sender.pid, count, count == 1 and list[1] or count > 1 and list or nil) then
+        return full(process)
+    end
+    return true
+end
+
+-- The startup messages of a spawn, each {topic, list of payloads}, as if ``from`` had sent them.
+local function send_startup(from, pid, messages)
+    local process = by_pid[pid]
+    for i = 1, messages and #messages or 0 do
+        local topic, list = messages[i][1], messages[i][2]
+        local count = list.n or #list
+        list.n = count
+        if not process then
+            put({ 1, pid, from, 0, topic, values.outward_list(list), "", 0 })
+        elseif not deliver(process, topic, from, count, count == 1 and list[1] or count > 1 and list or nil) then
+            return full(process)
+        end
+    end
+    return true
+end
+
+-- process.send. The first lines are the way of nearly every message: one payload to a PID in this VM.
+local function send(destination, topic, ...)
+    if type(destination) ~= "string" then
+        error("bad argument #1 to 'send' (string expected, got " .. type(destination) .. ")", 2)
+    end
+    if not topics[topic] then
+        local err = check_topic(topic)
+        if err then
+            return nil, err
+        end
+    end
+    local sender = turns.current.process
+    local process = by_pid[destination]
+    if not process or select("#", ...) ~= 1 then
+        return send_other(sender, destination, topic, select("#", ...), ...)
+    end
+    local value, problem = copy((...))
+    if problem then
+        return invalid_payload(problem)
+    end
+    local counts = sender.counts
+    counts.sent = counts.sent + 1
+    counts = process.counts
+    counts.received = counts.received + 1
+    if not deliver(process, topic, sender.pid, 1, value) then
+        return full(process)
+    end
+    return true
+end
+
+-- MESSAGE from outside. A value that is no plain data never gets further.
+local function received(envelope)
+    local to, from, topic, payloads, count = envelope[2], envelope[3], envelope[5], envelope[6], envelope[9]
+    local process = by_pid[to]
+    if not process then
+        dead_letters.noproc = dead_letters.noproc + 1
+        return operations.reply(envelope, operations.NOPROC, nil)
+    end
+    if type(topic) ~= "string" or byte(topic) == AT or type(payloads) ~= "table" or not values.is_plain(payloads, 1) then
+        dead_letters.invalid = dead_letters.invalid + 1
+        return operations.reply(envelope, 1, { kind = "Invalid", message = "not a message a process can take" })
+    end
+    local value
+    if count == 1 then
+        value = payloads[1]
+    elseif count > 1 then
+        payloads.n = count
+        value = payloads
+    end
+    process.counts.received = process.counts.received + 1
+    if deliver(process, topic, from, count, value) then
+        return operations.reply(envelope, operations.OK, true)
+    end
+    local _, err = full(process)
+    return operations.reply(envelope, 1, errors.to_map(err))
+end
+
+K.delivery = {
+    send = send,
+    send_startup = send_startup,
+    received = received,
+    resolve = resolve,
+    pid_of = pid_of,
+    name_changed = name_changed,
+    names = names,
+    dead_letters = dead_letters,
+}

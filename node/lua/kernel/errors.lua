@@ -1,0 +1,163 @@
+-- Errors: the object a failed call gives beside nil.
+--
+-- An error is a table whose contents sit at integer keys, so that err:kind() is a method and
+-- nothing else can be read by name. Its metatable is shared by all processes and locked.
+local K = ...
+local getinfo, rawmeta = debug.getinfo, debug.getmetatable
+local concat, find, setmetatable, tostring, type = table.concat, string.find, setmetatable, tostring, type
+
+local KIND, MESSAGE, RETRYABLE, DETAILS, FRAMES = 1, 2, 3, 4, 5
+local DEEPEST_STACK = 24
+
+local KINDS = {
+    NOT_FOUND = "NotFound",
+    ALREADY_EXISTS = "AlreadyExists",
+    INVALID = "Invalid",
+    PERMISSION_DENIED = "PermissionDenied",
+    UNAVAILABLE = "Unavailable",
+    INTERNAL = "Internal",
+    CANCELED = "Canceled",
+    CONFLICT = "Conflict",
+    TIMEOUT = "Timeout",
+    RATE_LIMITED = "RateLimited",
+    UNKNOWN = "",
+}
+
+local methods = {}
+local meta = { __index = methods, __metatable = false, __name = "error" }
+
+local function is_error(value)
+    return type(value) == "table" and rawmeta(value) == meta
+end
+
+local function check_self(value, name)
+    if not is_error(value) then
+        error("expected an error object: call it as err:" .. name .. "()", 3)
+    end
+    return value
+end
+
+function methods.kind(self)
+    return check_self(self, "kind")[KIND]
+end
+
+function methods.message(self)
+    return check_self(self, "message")[MESSAGE]
+end
+
+function methods.retryable(self)
+    return check_self(self, "retryable")[RETRYABLE]
+end
+
+function methods.details(self)
+    return check_self(self, "details")[DETAILS]
+end
+
+function methods.stack(self)
+    local frames = check_self(self, "stack")[FRAMES] or {}
+    local lines = {}
+    for i = 1, #frames do
+        local frame = frames[i]
+        lines[i] = frame.source .. ":" .. frame.line .. (frame.name and " in " .. frame.name or "")
+    end
+    return concat(lines, "\n")
+end
+
+function meta.__tostring(self)
+    return self[MESSAGE]
+end
+
+function meta.__concat(left, right)
+    return tostring(left) .. tostring(right)
+end
+
+-- The frames of user code from ``level`` upwards; of a dead coroutine when one is given.
+local function frames_of(level, co)
+    local frames, n = {}, 0
+    for at = level, level + DEEPEST_STACK do
+        local info = co and getinfo(co, at, "Sln") or not co and getinfo(at, "Sln")
+        if not info then
+            break
+        end
+        if info.what ~= "C" and not find(info.source, "^=kernel/") then
+            n = n + 1
+            frames[n] = { source = info.short_src, line = info.currentline, name = info.name }
+        end
+    end
+    return frames
+end
+
+-- An error of the runtime itself; no stack is taken.
+local function new(kind, message, retryable, details)
+    return setmetatable({ kind, message, retryable, details }, meta)
+end
+
+-- Where user code is at ``level``: "entry:line" or "".
+local function where(level)
+    local info = getinfo(level + 1, "Sl")
+    if info and info.currentline > 0 then
+        return info.short_src .. ":" .. info.currentline
+    end
+    return ""
+end
+
+-- The error object for whatever a process raised. Never calls into user code (a __tostring may not return).
+local function from_raised(raised, co)
+    if is_error(raised) then
+        raised[FRAMES] = raised[FRAMES] or co and frames_of(0, co)
+        return raised
+    end
+    local message
+    if type(raised) == "string" then
+        message = raised
+    elseif type(raised) == "number" or type(raised) == "boolean" then
+        message = tostring(raised)
+    elseif type(raised) == "table" and type(rawget(raised, "message")) == "string" then
+        message = rawget(raised, "message")
+    else
+        message = "(error object is a " .. type(raised) .. " value)"
+    end
+    local err = new(KINDS.INTERNAL, message)
+    err[FRAMES] = co and frames_of(0, co)
+    return err
+end
+
+-- The error object for what a process returned as its second value.
+local function from_returned(value)
+    if is_error(value) then
+        return value
+    end
+    local err = from_raised(value)
+    err[KIND] = KINDS.UNKNOWN
+    return err
+end
+
+-- As a map of plain values, as it crosses the boundary of the VM.
+local function to_map(err)
+    return { kind = err[KIND], message = err[MESSAGE], retryable = err[RETRYABLE], details = err[DETAILS] }
+end
+
+local function from_map(map)
+    if type(map) ~= "table" then
+        return new(KINDS.INTERNAL, tostring(map))
+    end
+    return new(tostring(map.kind or ""), tostring(map.message or ""), map.retryable, map.details)
+end
+
+K.errors = {
+    KINDS = KINDS,
+    meta = meta,
+    is_error = is_error,
+    new = new,
+    where = where,
+    frames_of = frames_of,
+    from_raised = from_raised,
+    from_returned = from_returned,
+    to_map = to_map,
+    from_map = from_map,
+    KIND = KIND,
+    MESSAGE = MESSAGE,
+    RETRYABLE = RETRYABLE,
+    DETAILS = DETAILS,
+    FRAMES = FRAMES,
+}

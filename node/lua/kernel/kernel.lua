@@ -1,0 +1,28 @@
+-- The kernel's one entry: a step. What came in is taken, what is due fires, processes run.
+local K = ...
+local intake, memory, operations = K.intake, K.memory, K.operations
+local processes, timers, turns = K.processes, K.timers, K.turns
+
+-- Something is wrong in the kernel or with what it was given: the node logs it.
+function K.complain(text)
+    operations.put({ 57, text })
+end
+
+-- Returns the number of items that leave the VM, the items, when to call again (0 = at once, a
+-- time in ns, or nil = not before something comes in), and how many processes live and can run.
+local function step(items, count, now, wall, seconds)
+    turns.begin_step(now, wall)
+    memory.check()
+    if count > 0 then
+        intake.take(items, count)
+    end
+    timers.run()
+    if processes.ending > 0 then
+        processes.end_all()
+    end
+    local more = turns.run(seconds)
+    local out, length = operations.collect()
+    return length, out, more and 0 or timers.next_due(), processes.live, turns.length()
+end
+
+K.step = step

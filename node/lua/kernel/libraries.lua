@@ -1,0 +1,327 @@
+-- Libraries: the standard library as processes see it.
+--
+-- What can't be interrupted is bounded: C functions that run long charge the process that calls
+-- them, sorts of many values are done here in Lua, where the comparator may be pre-empted, and
+-- ranges are limited. What would reach another process or the host is left out.
+--
+-- These tables are the originals; each environment copies the ones it uses (sandbox.lua).
+local K = ...
+local turns, guards = K.turns, K.guards
+local charge = turns.charge
+local rawmeta, dbgsetmeta = debug.getmetatable, debug.setmetatable
+local error, next, pairs, rawget, rawset, select = error, next, pairs, rawget, rawset, select
+local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
+local rawlen = rawlen
+local mtype, floor, random, randomseed = math.type, math.floor, math.random, math.randomseed
+local concat, insert, move, pack, remove, sort, unpack =
+    table.concat, table.insert, table.move, table.pack, table.remove, table.sort, table.unpack
+
+local LONGEST_RANGE = 10000000
+local SORT_PLAIN, SORT_COMPARED = 100000, 2000 -- up to here C sorts
+local POINTS_PER_BYTE = 1 / 256
+
+local function bad(position, name, expected, value, level)
+    local got = value == nil and "no value" or type(value)
+    error("bad argument #" .. position .. " to '" .. name .. "' (" .. expected .. " expected, got " .. got .. ")", (level or 2) + 1)
+end
+
+local function check_table(value, name)
+    if type(value) ~= "table" then
+        bad(1, name, "table", value, 3)
+    end
+    local meta = rawmeta(value)
+    if meta and rawget(meta, "__len") ~= nil then
+        error("bad argument #1 to '" .. name .. "' (a table with __len can't be used here)", 3)
+    end
+end
+
+local function check_range(first, last, name)
+    if last - first > LONGEST_RANGE then
+        error("range of '" .. name .. "' is longer than " .. LONGEST_RANGE, 3)
+    end
+    if last > first then
+        charge(last - first)
+    end
+end
+
+local tables = { pack = pack }
+
+function tables.insert(list, ...)
+    check_table(list, "insert")
+    if select("#", ...) == 2 then
+        local position = ...
+        if mtype(position) == "integer" and position > 0 then
+            charge(#list - position)
+        end
+    end
+    return insert(list, ...)
+end
+
+function tables.remove(list, ...)
+    check_table(list, "remove")
+    local position = ...
+    if mtype(position) == "integer" then
+        charge(#list - position)
+    end
+    return remove(list, ...)
+end
+
+function tables.concat(list, separator, first, last)
+    check_table(list, "concat")
+    first, last = first or 1, last or #list
+    if mtype(first) == "integer" and mtype(last) == "integer" then
+        check_range(first, last, "concat")
+    end
+    return concat(list, separator, first, last)
+end
+
+function tables.unpack(list, first, last)
+    first = first or 1
+    if last == nil then
+        check_table(list, "unpack")
+        last = #list
+    end
+    if mtype(first) == "integer" and mtype(last) == "integer" and last > first + 16 then
+        check_range(first, last, "unpack")
+    end
+    return unpack(list, first, last)
+end
+
+function tables.move(source, first, last, to, target)
+    if mtype(first) == "integer" and mtype(last) == "integer" then
+        check_range(first, last, "move")
+    end
+    return move(source, first, last, to, target or source)
+end
+
+local function less(a, b)
+    return a < b
+end
+
+-- One pass of a merge sort: runs of ``width`` from one list into the other.
+local function merge(from, into, count, width, before)
+    for start = 1, count, 2 * width do
+        local left, right = start, start + width
+        local left_end = right <= count and right or count + 1
+        local right_end = right + width <= count and right + width or count + 1
+        for at = start, right_end - 1 do
+            if left < left_end and (right >= right_end or not before(from[right], from[left])) then
+                into[at] = from[left]
+                left = left + 1
+            else
+                into[at] = from[right]
+                right = right + 1
+            end
+        end
+        charge(2 * width)
+    end
+end
+
+local function sort_in_lua(list, count, before)
+    local from, into = {}, {}
+    for i = 1, count do
+        from[i] = list[i]
+    end
+    local width = 1
+    while width < count do
+        merge(from, into, count, width, before)
+        from, into = into, from
+        width = width * 2
+    end
+    for i = 1, count do
+        list[i] = from[i]
+    end
+end
+
+function tables.sort(list, before)
+    check_table(list, "sort")
+    if before ~= nil and type(before) ~= "function" then
+        bad(2, "sort", "function", before)
+    end
+    local count = #list
+    charge(count)
+    if count > (before and SORT_COMPARED or SORT_PLAIN) and turns.can_wait() then
+        return sort_in_lua(list, count, before or less)
+    end
+    if before then
+        return sort(list, before)
+    end
+    return sort(list)
+end
+
+-- Sizes are a hint; Lua grows tables by itself.
+function tables.create(array, fields)
+    if type(array or 0) ~= "number" or type(fields or 0) ~= "number" then
+        bad(1, "create", "number", array)
+    end
+    return {}
+end
+
+local function refuse_change()
+    error("attempt to change a frozen table", 2)
+end
+
+-- The table itself becomes read-only; what it held is behind its metatable.
+function tables.freeze(list)
+    check_table(list, "freeze")
+    if rawmeta(list) then
+        error("bad argument #1 to 'freeze' (the table has a metatable)", 2)
+    end
+    local held = {}
+    for key, value in next, list do
+        held[key] = value
+    end
+    for key in next, held do
+        list[key] = nil
+    end
+    local meta = {
+        __index = held,
+        __newindex = refuse_change,
+        __metatable = false,
+        __len = function() return #held end,
+        __pairs = function() return next, held, nil end,
+    }
+    K.values.special[meta] = { unwrap = function() return held end }
+    return setmetatable(list, meta)
+end
+
+-- A generator of its own for a process that seeds one: nobody else's numbers change.
+local function generator(seed)
+    local state = floor(seed) % 2147483647
+    if state <= 0 then
+        state = state + 2147483646
+    end
+    return function()
+        state = state * 48271 % 2147483647
+        return (state - 1) / 2147483646
+    end
+end
+
+local maths = {}
+for name, value in pairs(math) do
+    maths[name] = value
+end
+
+function maths.randomseed(seed)
+    if type(seed or 0) ~= "number" then
+        bad(1, "randomseed", "number", seed)
+    end
+    turns.current.process.random = generator(seed or random(1, 2147483646))
+end
+
+function maths.random(low, high)
+    local draw = turns.current.process.random
+    if not draw then
+        if high ~= nil then
+            return random(low, high)
+        elseif low ~= nil then
+            return random(low)
+        end
+        return random()
+    elseif low == nil then
+        return draw()
+    end
+    if high == nil then
+        low, high = 1, low
+    end
+    if mtype(low) ~= "integer" or mtype(high) ~= "integer" or low > high then
+        error("bad argument to 'random' (interval is empty)", 2)
+    end
+    return low + floor(draw() * (high - low + 1))
+end
+
+maths.pow = maths.pow or function(x, y) return x ^ y end
+maths.log10 = maths.log10 or function(x) return math.log(x, 10) end
+maths.atan2 = maths.atan2 or function(y, x) return math.atan(y, x) end
+maths.sinh = maths.sinh or function(x) return (math.exp(x) - math.exp(-x)) / 2 end
+maths.cosh = maths.cosh or function(x) return (math.exp(x) + math.exp(-x)) / 2 end
+maths.tanh = maths.tanh or function(x)
+    if x > 20 then
+        return 1.0
+    elseif x < -20 then
+        return -1.0
+    end
+    local a, b = math.exp(x), math.exp(-x)
+    return (a - b) / (a + b)
+end
+
+local strings = {}
+for name, value in pairs(string) do
+    strings[name] = value
+end
+strings.dump = nil
+for _, name in pairs({ "upper", "lower", "reverse" }) do
+    local original = string[name]
+    strings[name] = function(text)
+        if type(text) == "string" and #text > 4096 then
+            charge(#text * POINTS_PER_BYTE)
+        end
+        return original(text)
+    end
+end
+
+for name, guarded in pairs(K.parts.patterns(string)) do
+    strings[name] = guarded
+end
+
+local rep = strings.rep
+function strings.rep(text, count, separator)
+    if type(text) == "string" and type(count) == "number" and count > 4096 then
+        charge(#text * count * POINTS_PER_BYTE)
+    end
+    return rep(text, count, separator)
+end
+
+-- Methods of strings are these, for everybody, and nobody can change them.
+local function lock_strings()
+    local methods = {}
+    for name, value in pairs(strings) do
+        methods[name] = value
+    end
+    dbgsetmeta("", { __index = methods, __metatable = false })
+end
+
+local basics = {
+    assert = assert,
+    error = error,
+    ipairs = ipairs,
+    next = next,
+    pairs = pairs,
+    rawequal = rawequal,
+    rawget = rawget,
+    select = select,
+    tonumber = tonumber,
+    tostring = tostring,
+    type = type,
+    getmetatable = getmetatable,
+    pcall = guards.pcall,
+    xpcall = guards.xpcall,
+    unpack = tables.unpack,
+    _VERSION = _VERSION,
+}
+
+function basics.setmetatable(value, meta)
+    if type(meta) == "table" and rawget(meta, "__gc") ~= nil then
+        error("a metatable with __gc is not allowed", 2)
+    end
+    return setmetatable(value, meta)
+end
+
+-- What the runtime locked stays as it is: some of it is shared by all processes.
+function basics.rawset(value, key, item)
+    local meta = rawmeta(value)
+    if meta and rawget(meta, "__metatable") == false then
+        error("can't rawset into an object of the runtime", 2)
+    end
+    return rawset(value, key, item)
+end
+
+K.libraries = {
+    basics = basics,
+    lock_strings = lock_strings,
+    string = strings,
+    table = tables,
+    math = maths,
+    coroutine = guards.coroutines,
+    os = K.parts.ostime(os),
+}

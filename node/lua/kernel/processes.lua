@@ -1,0 +1,277 @@
+-- Processes: what lives in this VM, from spawn to end.
+--
+-- A process is a record: its PID, its threads that can run (as a queue, turns.lua), what can
+-- still wake it (``holds``), what waits for it (mailbox.lua) and who watches it (signals.lua).
+-- The first thread runs the entry's function; when that returns, the process ends with its
+-- values and its other threads are dropped. An uncaught error in any thread ends it too.
+--
+-- Ending has two halves. ``finish`` takes effect at once: nothing of the process runs again and
+-- its PID is unknown. Watchers are told, and everything it held is given up, by ``end_all``
+-- between turns, outside of any process.
+local K = ...
+local code, errors, operations, sandbox, timers, turns, values =
+    K.code, K.errors, K.operations, K.sandbox, K.timers, K.turns, K.values
+local config = K.config
+local ENDED = turns.ENDED
+local OUT_OF_MEMORY = K.guards.OUT_OF_MEMORY
+local next, setmetatable, tostring, type, unpack = next, setmetatable, tostring, type, table.unpack
+
+local SLOTS = 64
+local DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+local processes = { ending = 0, live = 0 }
+local by_pid = {}
+local ended = {} -- processes whose watchers have not been told yet
+local counters = {} -- entry -> counts
+local last_counter = config.slot
+
+local function base36(number)
+    local text = ""
+    repeat
+        local digit = number % 36
+        text = DIGITS:sub(digit + 1, digit + 1) .. text
+        number = number // 36
+    until number == 0
+    return text
+end
+
+local pid_prefix = "{" .. config.node .. "@"
+local pid_incarnation = "|" .. base36(config.incarnation) .. "-"
+
+local function next_pid(host)
+    last_counter = last_counter + SLOTS
+    return pid_prefix .. host .. pid_incarnation .. base36(last_counter) .. "}"
+end
+
+local function counts_of(entry)
+    local counts = counters[entry]
+    if not counts then
+        counts = { live = 0, spawned = 0, sent = 0, received = 0, refused = 0, exits = {} }
+        counters[entry] = counts
+    end
+    return counts
+end
+
+local function new_record(pid, entry, parent, context)
+    return {
+        pid = pid,
+        code = entry,
+        entry = entry.id,
+        counts = counts_of(entry.id),
+        first = 1,
+        last = 0,
+        queued = false,
+        holds = 0,
+        armed = 0,
+        mail = 0,
+        arrived = 0,
+        limit = config.mailbox_limit,
+        quantum = config.quantum,
+        parent = parent,
+        context = context,
+        dead = false,
+        killed = false,
+        trap_links = false,
+    }
+end
+
+-- The kernel's own threads (answering spawns and calls from outside) belong to this one.
+processes.system = new_record("", { id = "kernel" }, "", nil)
+processes.system.holds = 1
+
+local function run_main(process, arguments)
+    local f = sandbox.open(process, process.code, process.method)
+    process.started = true
+    return ENDED, f(unpack(arguments, 1, arguments.n))
+end
+
+local function start(process, arguments)
+    by_pid[process.pid] = process
+    processes.live = processes.live + 1
+    local counts = process.counts
+    counts.live = counts.live + 1
+    counts.spawned = counts.spawned + 1
+    process.main = turns.new_thread(process, run_main, process, arguments)
+    process.began = turns.wall
+end
+
+-- Why nothing can be started now, or nil.
+local function refusal()
+    if processes.stopping then
+        return errors.new("Unavailable", "host " .. config.host .. " is stopping: " .. processes.stopping, true)
+    elseif processes.live >= config.max_processes then
+        local text = "host " .. config.host .. " is at its limit of " .. config.max_processes .. " processes"
+        return errors.new("RateLimited", text, true)
+    end
+    return nil
+end
+
+-- Start a process of ``entry`` under ``pid`` with copied ``arguments`` ({n = ...}).
+-- Returns its record, or nil and an error object.
+local function spawn(entry, arguments, parent, context, pid)
+    local err = refusal()
+    if not err and config.single and processes.live > 0 then
+        err = errors.new("Unavailable", "host " .. config.host .. " runs one process at a time", true)
+    end
+    if err then
+        return nil, err
+    end
+    local process = new_record(pid, entry, parent, context)
+    start(process, arguments)
+    return process
+end
+
+-- Start a function as a process of its own. ``on_end(process)`` is called when it ended.
+local function spawn_function(entry, arguments, parent, context, on_end)
+    local err = refusal()
+    if err then
+        return nil, err
+    end
+    local process = new_record(next_pid(entry.id), entry, parent, context)
+    process.on_end = on_end
+    process.is_call = true
+    start(process, arguments)
+    return process
+end
+
+-- The process ends. ``reason`` is for the counters; ``err`` an error object, or nil with ``value`` after a good end.
+local function finish(process, reason, value, err)
+    if process.dead then
+        return
+    end
+    process.dead = true
+    process.value, process.err = value, err
+    process.first, process.last = 1, 0
+    by_pid[process.pid] = nil
+    processes.live = processes.live - 1
+    local counts = process.counts
+    counts.live = counts.live - 1
+    counts.exits[reason] = (counts.exits[reason] or 0) + 1
+    local count = processes.ending + 1
+    ended[count] = process
+    processes.ending = count
+end
+
+local function give_up(process)
+    timers.gone_stale(process.armed)
+    if process.named or process.streamed or process.tracked then
+        local err = process.err and values.outward(values.copy(process.err)) or K.null
+        operations.put({ 53, process.pid, process.entry, err })
+    end
+    operations.take_back_all(process)
+    for called in next, process.calls or {} do
+        finish(called, "killed", nil, errors.new("Canceled", "the caller ended", false))
+    end
+    process.modules, process.libraries, process.main = nil, nil, nil
+end
+
+-- Tell everybody about the processes that ended, and about those that end because of it.
+function processes.end_all()
+    local at = 1
+    while at <= processes.ending do
+        local process = ended[at]
+        ended[at] = false
+        at = at + 1
+        if process then
+            if process.on_end then
+                process.on_end(process)
+            end
+            K.signals.tell_watchers(process)
+            give_up(process)
+        end
+    end
+    processes.ending = 0
+    if at > 1024 then
+        ended = {}
+    end
+    K.stopping.check()
+end
+
+local KILLS = {
+    memory = { "Unavailable", "killed: memory" },
+    budget = { "Canceled", "killed: a stretch that can't be interrupted took too long" },
+}
+
+-- End a process from outside: "terminated" and the like.
+local function kill(process, reason, err)
+    process.killed = process.killed or reason
+    finish(process, reason, nil, err)
+end
+
+-- A thread of the process died of ``raised``.
+function processes.failed(process, thread, raised)
+    if process == processes.system then
+        K.complain("kernel thread failed: " .. tostring(raised))
+        return
+    end
+    local killed = process.killed or raised == OUT_OF_MEMORY and "memory"
+    if killed then
+        local known = KILLS[killed] or { "Canceled", "killed" }
+        finish(process, killed, nil, errors.new(known[1], known[2], false))
+        return
+    end
+    finish(process, "error", nil, errors.from_raised(raised, thread.co))
+end
+
+-- A thread of the process returned.
+function processes.thread_ended(process, thread, value, err)
+    if thread ~= process.main then
+        return
+    end
+    if err ~= nil then
+        finish(process, "error", nil, errors.from_returned(err))
+    else
+        finish(process, "normal", value, nil)
+    end
+end
+
+function processes.deadlocked(process)
+    local text = "all coroutines blocked with no pending operations"
+    finish(process, "deadlock", nil, errors.new("Internal", text, false))
+end
+
+-- Let a new run of ``entry`` take the place of ``process``: same PID, watchers, names and mail.
+local function replace(process, entry, arguments)
+    K.mailbox.close_all(process)
+    local fresh = new_record(process.pid, entry, process.parent, process.context)
+    for _, name in next, {
+        "unclaimed", "waiting_events", "mail", "arrived", "watchers", "watching", "links", "named", "tracked",
+        "trap_links", "upgradable", "on_end", "is_call", "awaited",
+    } do
+        fresh[name] = process[name]
+    end
+    operations.take_back_all(process)
+    timers.gone_stale(process.armed)
+    for called in next, process.calls or {} do
+        finish(called, "killed", nil, errors.new("Canceled", "the caller was upgraded", false))
+    end
+    if process.streamed then
+        operations.put({ 53, process.pid, process.entry, K.null })
+    end
+    process.dead = true
+    process.first, process.last = 1, 0
+    process.counts.live = process.counts.live - 1
+    processes.live = processes.live - 1
+    start(fresh, arguments)
+    fresh.counts.spawned = fresh.counts.spawned - 1
+end
+
+-- A thread of the kernel: ``body`` may wait.
+local function run_in_kernel(body)
+    local function run()
+        body()
+        return ENDED
+    end
+    turns.new_thread(processes.system, run)
+end
+
+processes.by_pid = by_pid
+processes.counters = counters
+processes.spawn = spawn
+processes.spawn_function = spawn_function
+processes.finish = finish
+processes.kill = kill
+processes.replace = replace
+processes.run_in_kernel = run_in_kernel
+processes.next_pid = next_pid
+K.processes = processes

@@ -1,0 +1,396 @@
+-- Signals: monitors, links, exits, cancel and terminate.
+--
+-- Who watches a process is kept with it, by PID and no matter where the watcher lives: a watcher
+-- in this VM gets an event, any other an EXIT envelope, the last one of its process. A monitor
+-- hears of every end; a link only of an end with an error, and takes its own process along
+-- unless that traps links.
+local K = ...
+local errors, mailbox, operations, processes, turns, values =
+    K.errors, K.mailbox, K.operations, K.processes, K.turns, K.values
+local by_pid = processes.by_pid
+local config = K.config
+local match, next, sub, tonumber = string.match, next, string.sub, tonumber
+
+local MONITOR, LINK = 1, 2
+local OK, NOPROC, NOCONNECTION = operations.OK, operations.NOPROC, operations.NOCONNECTION
+local DEADLINE = 5 -- seconds for an answer from another node
+
+local node_prefix = "{" .. config.node .. "@"
+local own_incarnation = processes.next_pid("x"):match("|(%w+)%-")
+
+local function node_of(pid)
+    return match(pid, "^{([^@]*)@") or ""
+end
+
+-- Whether a PID was handed out by this VM (then it is here or nowhere).
+local function is_own(pid)
+    if sub(pid, 1, #node_prefix) ~= node_prefix then
+        return false
+    end
+    local incarnation, counter = match(pid, "|(%w+)%-(%w+)}$")
+    return incarnation == own_incarnation and tonumber(counter, 36) % 64 == config.slot
+end
+
+local function add(process, set, pid)
+    local pids = process[set]
+    if not pids then
+        pids = {}
+        process[set] = pids
+    end
+    pids[pid] = true
+end
+
+local function drop(process, set, pid)
+    local pids = process[set]
+    if pids and pids[pid] then
+        pids[pid] = nil
+        return true
+    end
+    return false
+end
+
+local function has(process, set, pid)
+    local pids = process[set]
+    return pids ~= nil and pids[pid] == true
+end
+
+local function no_process(pid)
+    return errors.new("NotFound", "no process " .. pid .. ": it ended or never was", false)
+end
+
+local function exit_event(kind, from, value, err)
+    return { kind = kind, from = from, result = { value = values.copy_or_nil(value), error = values.copy_or_nil(err) } }
+end
+
+-- A process linked to ``process`` ended with an error.
+local function link_down(process, from, value, err)
+    if process.trap_links then
+        mailbox.tell(process, exit_event("pid.link.down", from, value, err))
+        return
+    end
+    local text = "linked process failed: " .. from .. ": " .. err[errors.MESSAGE]
+    processes.kill(process, "linked", errors.new("Internal", text, false))
+end
+
+local function outward(value)
+    if value == nil then
+        return K.null
+    end
+    local copied = values.copy_or_nil(value)
+    if copied == nil then
+        return K.null
+    end
+    return values.outward(copied)
+end
+
+local function put_exit(process, to, watch)
+    operations.put({ 8, to, process.pid, 0, watch, outward(process.value), outward(process.err) })
+end
+
+-- The process has ended: tell who watched it, and stop watching.
+local function tell_watchers(process)
+    local pid = process.pid
+    for watcher in next, process.watchers or {} do
+        local there = by_pid[watcher]
+        if there then
+            drop(there, "watching", pid)
+            mailbox.tell(there, exit_event("pid.exit", pid, process.value, process.err))
+        elseif not is_own(watcher) then
+            put_exit(process, watcher, MONITOR)
+        end
+    end
+    for linked in next, process.links or {} do
+        local there = by_pid[linked]
+        if there then
+            drop(there, "links", pid)
+            if process.err then
+                link_down(there, pid, process.value, process.err)
+            end
+        elseif not is_own(linked) then
+            if process.err then
+                put_exit(process, linked, LINK)
+            else
+                operations.put({ 7, linked, pid, 0 })
+            end
+        end
+    end
+    for watched in next, process.watching or {} do
+        local there = by_pid[watched]
+        if there then
+            drop(there, "watchers", pid)
+        elseif not is_own(watched) then
+            operations.put({ 5, watched, pid, 0 })
+        end
+    end
+    for awaited in next, process.awaited or {} do
+        operations.put({ 5, awaited, pid, 0 })
+    end
+end
+
+-- Ask the process behind a PID of another VM; returns true, or nil and an error object.
+local function ask(process, kind, pid, argument, on_ok)
+    turns.check_wait("process.monitor and its like")
+    local envelope = { kind, pid, process.pid, 0, argument }
+    local status, value = operations.request(process, node_of(pid), envelope, DEADLINE, on_ok)
+    if status == OK then
+        return true
+    end
+    return nil, operations.reply_error(status, value, pid)
+end
+
+-- Remember that ``process`` watches (or is linked to) ``pid``, unless it ended while it was asking.
+local function keep_or_undo(process, set, pid, undo)
+    return function()
+        if process.dead then
+            operations.put({ undo, pid, process.pid, 0 })
+        else
+            add(process, set, pid)
+        end
+    end
+end
+
+local function monitor(process, pid)
+    if has(process, "watching", pid) then
+        return nil, errors.new("AlreadyExists", "already monitoring " .. pid, false)
+    end
+    local there = by_pid[pid]
+    if there then
+        add(there, "watchers", process.pid)
+        add(process, "watching", pid)
+        return true
+    elseif is_own(pid) then
+        return nil, no_process(pid)
+    end
+    return ask(process, 4, pid, nil, keep_or_undo(process, "watching", pid, 5))
+end
+
+local function unmonitor(process, pid)
+    if not drop(process, "watching", pid) then
+        return nil, errors.new("NotFound", "not monitoring " .. pid, false)
+    end
+    local there = by_pid[pid]
+    if there then
+        drop(there, "watchers", process.pid)
+    elseif not is_own(pid) then
+        operations.put({ 5, pid, process.pid, 0 })
+    end
+    return true
+end
+
+local function link(process, pid)
+    if pid == process.pid then
+        return nil, errors.new("Invalid", "a process can't link to itself", false)
+    elseif has(process, "links", pid) then
+        return true
+    end
+    local there = by_pid[pid]
+    if there then
+        add(there, "links", process.pid)
+        add(process, "links", pid)
+        return true
+    elseif is_own(pid) then
+        return nil, no_process(pid)
+    end
+    return ask(process, 6, pid, nil, keep_or_undo(process, "links", pid, 7))
+end
+
+local function unlink(process, pid)
+    if not drop(process, "links", pid) then
+        return nil, errors.new("NotFound", "not linked to " .. pid, false)
+    end
+    local there = by_pid[pid]
+    if there then
+        drop(there, "links", process.pid)
+    elseif not is_own(pid) then
+        operations.put({ 7, pid, process.pid, 0 })
+    end
+    return true
+end
+
+-- A child is watched by its parent from before its first step.
+local function attach(child, parent_pid, monitored, linked)
+    local parent = by_pid[parent_pid]
+    if monitored then
+        add(child, "watchers", parent_pid)
+        if parent then
+            add(parent, "watching", child.pid)
+        end
+    end
+    if linked then
+        add(child, "links", parent_pid)
+        if parent then
+            add(parent, "links", child.pid)
+        end
+    end
+end
+
+-- The parent's side of a child that was started in another VM. A parent that has ended
+-- meanwhile takes a linked child along, as it would have.
+local function adopted(parent, child_pid, monitored, linked)
+    if not parent.dead then
+        if monitored then
+            add(parent, "watching", child_pid)
+        end
+        if linked then
+            add(parent, "links", child_pid)
+        end
+        return
+    end
+    if monitored then
+        operations.put({ 5, child_pid, parent.pid, 0 })
+    end
+    if linked then
+        if parent.err then
+            put_exit(parent, child_pid, LINK)
+        else
+            operations.put({ 7, child_pid, parent.pid, 0 })
+        end
+    end
+end
+
+local function cancel_event(process, from, reason)
+    mailbox.tell(process, { kind = "pid.cancel", from = from, reason = reason })
+end
+
+local function terminate_here(process)
+    processes.kill(process, "killed", errors.new("Canceled", "terminated", false))
+end
+
+local function cancel(process, pid, reason)
+    local there = by_pid[pid]
+    if there then
+        cancel_event(there, process.pid, reason)
+        return true
+    elseif is_own(pid) then
+        return nil, no_process(pid)
+    end
+    return ask(process, 9, pid, reason)
+end
+
+local function terminate(process, pid)
+    local there = by_pid[pid]
+    if not there then
+        if is_own(pid) then
+            return nil, no_process(pid)
+        end
+        return ask(process, 10, pid)
+    end
+    terminate_here(there)
+    if process.dead then
+        turns.abandon()
+    end
+    return true
+end
+
+-- Envelopes of these kinds that came in, for a process that lives here.
+local received = {}
+
+received[4] = function(process, envelope)
+    add(process, "watchers", envelope[3])
+    operations.reply(envelope, OK, true)
+end
+
+received[5] = function(process, envelope)
+    drop(process, "watchers", envelope[3])
+    operations.reply(envelope, OK, true)
+end
+
+received[6] = function(process, envelope)
+    add(process, "links", envelope[3])
+    operations.reply(envelope, OK, true)
+end
+
+received[7] = function(process, envelope)
+    drop(process, "links", envelope[3])
+    operations.reply(envelope, OK, true)
+end
+
+received[8] = function(process, envelope)
+    local from, watch, value, map = envelope[3], envelope[5], envelope[6], envelope[7]
+    local err = map and errors.from_map(map)
+    if watch == LINK then
+        if drop(process, "links", from) and err then
+            link_down(process, from, value, err)
+        end
+        return
+    end
+    local waiter = process.awaited and process.awaited[from]
+    if waiter then
+        process.awaited[from] = nil
+        waiter(value, err)
+    elseif drop(process, "watching", from) then
+        mailbox.tell(process, exit_event("pid.exit", from, value, err))
+    end
+end
+
+received[9] = function(process, envelope)
+    cancel_event(process, envelope[3], envelope[5] or "")
+    operations.reply(envelope, OK, true)
+end
+
+received[10] = function(process, envelope)
+    terminate_here(process)
+    operations.reply(envelope, OK, true)
+end
+
+local function on_node(pids, node)
+    local found = {}
+    for pid in next, pids or {} do
+        if not is_own(pid) and node_of(pid) == node then
+            found[#found + 1] = pid
+        end
+    end
+    return found
+end
+
+local function forget_node(process, node, err)
+    for _, pid in next, on_node(process.watchers, node) do
+        process.watchers[pid] = nil
+    end
+    for _, pid in next, on_node(process.awaited, node) do
+        local waiter = process.awaited[pid]
+        process.awaited[pid] = nil
+        waiter(nil, err)
+    end
+    for _, pid in next, on_node(process.watching, node) do
+        process.watching[pid] = nil
+        mailbox.tell(process, exit_event("pid.exit", pid, nil, err))
+    end
+    for _, pid in next, on_node(process.links, node) do
+        process.links[pid] = nil
+        if not process.dead then
+            link_down(process, pid, nil, err)
+        end
+    end
+end
+
+-- [45]: the node, or the link to it, is gone. Links down do not say who else is alive there.
+local function node_gone(node, reason)
+    local err = errors.new("Unavailable", "node disconnected: noconnection to " .. node .. ": " .. reason, true)
+    operations.node_gone(node, err[errors.MESSAGE])
+    local all = {}
+    for _, process in next, by_pid do
+        all[#all + 1] = process
+    end
+    for i = 1, #all do
+        forget_node(all[i], node, err)
+    end
+end
+
+K.signals = {
+    node_of = node_of,
+    is_own = is_own,
+    no_process = no_process,
+    tell_watchers = tell_watchers,
+    monitor = monitor,
+    unmonitor = unmonitor,
+    link = link,
+    unlink = unlink,
+    attach = attach,
+    adopted = adopted,
+    cancel = cancel,
+    cancel_event = cancel_event,
+    terminate = terminate,
+    received = received,
+    node_gone = node_gone,
+}

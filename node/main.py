@@ -1,0 +1,314 @@
+"""A node, from start to stop. ``run_node`` reads as the boot order.
+
+    settings, project -> servers -> etcd -> lease -> nodes/<node> joining -> bus, links and doors
+    behind the barrier -> watch -> registry at head -> hosts -> ready -> services
+
+Stopping goes the other way round: services, processes, doors and links; the lease is revoked
+last, when nothing owned runs any more. A second signal ends the process at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from cluster.bus import Bus, Credentials
+from cluster.bus import Tls as NatsTls
+from cluster.embedded import EmbeddedServers
+from cluster.errors import ClusterError
+from cluster.etcd import Etcd, PrefixWatch
+from cluster.etcd import Tls as EtcdTls
+from cluster.fencing import LeaseKeeper
+from cluster.keys import Keys
+from cluster.members import Description, NodeState, Registration, draw_incarnation
+from cluster.registry import Entry
+from cluster.subjects import Subjects
+from cluster.tasks import Tasks
+from node.execution import CannotRun, Execution
+from node.logs import Logs
+from node.output import Output
+from node.ownership import Ownership
+from node.parts import Parts, build_parts
+from node.settings import Settings
+from node.settings.schema import Etcd as EtcdSettings
+from node.settings.schema import Nats as NatsSettings
+from node.version import VERSION
+
+log = structlog.get_logger("wippy.node")
+
+SETTLE = 10.0
+"""Seconds `run -x` waits for the services of the application before it starts its entry."""
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """What a node is started with. ``execute`` is an entry id for ``run -x``."""
+
+    settings: Settings
+    node: str
+    entries: Sequence[Entry]
+    directory: Path
+    publish: str
+    execute: str | None = None
+    args: Sequence[str] = ()
+    terminal_host: str | None = None
+    keep: Path | None = None
+    """Where embedded servers keep their stores; None throws them away."""
+    parent_fd: int | None = None
+    """A descriptor whose end of file means that the parent is gone: the node stops."""
+    silent: bool = False
+    on_ready: ReadyHook | None = None
+
+
+class ReadyHook:
+    """Told where the cluster is once the node serves, and when it stops serving."""
+
+    def started(self, place: Place) -> None:
+        """The node is ready."""
+
+    def stopped(self) -> None:
+        """The node is about to end."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The servers and the cluster a node belongs to."""
+
+    cluster: str
+    nats: tuple[str, ...]
+    etcd: tuple[str, ...]
+    embedded: bool
+    metrics: str = ""
+
+
+async def run_node(options: NodeOptions, output: Output, logs: Logs) -> int:
+    """Run a node until it is told to stop, or until its ``execute`` entry ended. Returns the exit code.
+
+    Raises ClusterError with a message for people when it can't start.
+    """
+    stop = asyncio.Event()
+    logs.node = options.node
+    _catch_signals(stop)
+    async with Tasks("node") as tasks:
+        if options.parent_fd is not None:
+            _watch_parent(options.parent_fd, stop)
+        async with _servers(options) as place, _node(options, place, tasks, output, logs) as parts:
+            code = await _serve(options, parts, stop)
+    return code
+
+
+@contextlib.asynccontextmanager
+async def _servers(options: NodeOptions) -> AsyncIterator[Place]:
+    """The NATS and etcd servers: those of the settings, or embedded ones that end with this process."""
+    cluster = options.settings.cluster
+    if cluster.nats.urls:
+        yield Place(cluster.name, tuple(cluster.nats.urls), tuple(cluster.etcd.urls), False)
+        return
+    async with EmbeddedServers(options.keep) as servers:
+        yield Place(cluster.name, (servers.nats_url,), (servers.etcd_url,), True)
+
+
+@contextlib.asynccontextmanager
+async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output, logs: Logs) -> AsyncIterator[Parts]:
+    """The node, ready; stopped in reverse order when this is left."""
+    settings, name = options.settings, options.node
+    keys, subjects = Keys(place.cluster), Subjects(place.cluster)
+    ownership = Ownership(tasks)
+    async with AsyncExitStack() as stack:
+        etcd = await stack.enter_async_context(_etcd(settings.cluster.etcd, place))
+        incarnation = await draw_incarnation(etcd, keys)
+        keeper = await stack.enter_async_context(_keeper(settings, place, ownership))
+        stack.push_async_callback(_give_back_lease, keeper)
+        bus = await stack.enter_async_context(_bus(settings.cluster.nats, place, subjects, name))
+        watch = PrefixWatch(etcd, keys.prefix, unloaded=[keys.blobs, f"{keys.prefix}kv/"])
+
+        def registration() -> Registration:
+            return Registration(etcd, keys, name, keeper.lease, _description(options, incarnation, parts))
+
+        parts = build_parts(
+            options,
+            place.embedded,
+            etcd,
+            watch,
+            keys,
+            subjects,
+            bus,
+            keeper,
+            ownership,
+            incarnation,
+            registration,
+            output,
+            logs,
+            tasks,
+        )
+        await stack.enter_async_context(parts.probes)
+        await stack.enter_async_context(parts.links)
+        await stack.enter_async_context(parts.door)
+        await parts.register()
+        await stack.enter_async_context(watch)
+
+        await stack.enter_async_context(parts.registry)
+        published = await parts.registry.publish(options.entries, options.publish, author=name)
+        await parts.registry.reached(published.version)
+        await stack.enter_async_context(parts.dispatcher)
+        await stack.enter_async_context(parts.io)
+        await stack.enter_async_context(parts.hosts)
+        await stack.enter_async_context(parts.watchdog)
+        await parts.convergence.converge(parts.registry.state)
+        parts.convergence.aim(parts.registry.state)
+        tasks.start(parts.convergence.run(), "convergence")
+        stack.push_async_callback(parts.drain, settings.shutdown.timeout)
+
+        await parts.set_state(NodeState.READY)
+        await stack.enter_async_context(parts.folding)
+        tasks.start(parts.supervisor.run(), "supervisor")
+        parts.supervisor.open()
+        stack.push_async_callback(parts.supervisor.stop, "service stopping")
+        stack.callback(ownership.end)
+        log.info(
+            "node ready",
+            incarnation=incarnation,
+            version=f"v{parts.registry.state.version}",
+            metrics=f"http://{parts.probes.address}/metrics",
+        )
+        if options.on_ready is not None:
+            options.on_ready.started(Place(place.cluster, place.nats, place.etcd, place.embedded, parts.probes.address))
+            stack.callback(options.on_ready.stopped)
+        stack.push_async_callback(_leave_state, parts)
+        yield parts
+
+
+def _description(options: NodeOptions, incarnation: int, parts: Parts) -> Description:
+    return Description(
+        incarnation=incarnation,
+        labels=_labels(options.settings),
+        version=VERSION,
+        http=parts.probes.address,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+async def _serve(options: NodeOptions, parts: Parts, stop: asyncio.Event) -> int:
+    """Run the entry of ``run -x`` to its end, or serve until told to stop."""
+    if options.execute is None:
+        await _either(stop, parts.failed)
+        if parts.failed.is_set():
+            log.error("node fails", reason=parts.failure)
+            return 1
+        return 0
+    host = options.terminal_host or parts.hosts.terminal()
+    if host is None:
+        raise CannotRun("the application has no terminal.host; add an entry of that kind, or name a host with --host")
+    await parts.supervisor.settled(SETTLE)
+    execution = Execution(parts.router.ports, options.node)
+    async with Tasks("run") as tasks:
+        running = tasks.start(execution.run(options.execute, host, list(options.args)), "execute")
+        stopped = tasks.start(_either(stop, parts.failed), "stop")
+        await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            return 130
+        code, text = await running
+    if text:
+        parts.print(text)
+    return code
+
+
+async def _either(*events: asyncio.Event) -> None:
+    async with Tasks("either") as tasks:
+        waits = [tasks.start(event.wait(), "event") for event in events]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _leave_state(parts: Parts) -> None:
+    """Tell the cluster that this node takes nothing new; it stops all the same when etcd can't be told."""
+    log.info("node stopping")
+    try:
+        async with asyncio.timeout(2):
+            await parts.set_state(NodeState.DRAINING)
+    except (ClusterError, TimeoutError) as error:
+        log.warning("could not say that this node is stopping", error=str(error))
+
+
+async def _give_back_lease(keeper: LeaseKeeper) -> None:
+    """All owned work has ended: end the lease, so that others need not wait for it to expire."""
+    try:
+        async with asyncio.timeout(3):
+            await keeper.revoke()
+    except (ClusterError, TimeoutError) as error:
+        log.warning("lease was not revoked; it ends by itself", error=str(error))
+
+
+def _etcd(settings: EtcdSettings, place: Place) -> Etcd:
+    return Etcd(place.etcd, user=settings.user, password=settings.password, tls=_etcd_tls(settings))
+
+
+def _etcd_tls(settings: EtcdSettings) -> EtcdTls | None:
+    tls = settings.tls
+    return EtcdTls(ca=tls.ca, cert=tls.cert, key=tls.key) if tls else None
+
+
+def _keeper(settings: Settings, place: Place, ownership: Ownership) -> LeaseKeeper:
+    etcd, cluster = settings.cluster.etcd, settings.cluster
+    return LeaseKeeper(
+        place.etcd,
+        user=etcd.user,
+        password=etcd.password,
+        tls=_etcd_tls(etcd),
+        ttl=cluster.lease_ttl,
+        wedge_limit=cluster.wedge_limit,
+        step_limit=cluster.wedge_limit,
+        on_phase=ownership.on_phase,
+        on_lost=ownership.on_lost,
+    )
+
+
+def _bus(settings: NatsSettings, place: Place, subjects: Subjects, node: str) -> Bus:
+    seed = settings.nkey_seed_file.read_text().strip() if settings.nkey_seed_file else None
+    return Bus(
+        place.nats,
+        name=node,
+        credentials=Credentials(settings.user, settings.password, settings.token, seed, settings.creds_file),
+        tls=NatsTls(settings.tls.ca, settings.tls.cert, settings.tls.key) if settings.tls else None,
+        inbox=subjects.inbox(node),
+    )
+
+
+def _labels(settings: Settings) -> dict[str, str]:
+    labels = dict(settings.cluster.labels)
+    if settings.cluster.failure_domain:
+        labels.setdefault("failure_domain", settings.cluster.failure_domain)
+    return labels
+
+
+def _catch_signals(stop: asyncio.Event) -> None:
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            sys.stderr.write("second signal: ending at once\n")
+            os._exit(128 + number)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+def _watch_parent(descriptor: int, stop: asyncio.Event) -> None:
+    """Stop when the parent's end of the pipe closes, however the parent ended."""
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        if not os.read(descriptor, 64):
+            loop.remove_reader(descriptor)
+            stop.set()
+
+    loop.add_reader(descriptor, readable)

@@ -1,0 +1,237 @@
+-- Module funcs: calling functions. A call is a process of its own in this VM, for as long as it takes.
+local K = ...
+local channels, errors, mailbox, processes, spawning, turns, values =
+    K.channels, K.errors, K.mailbox, K.processes, K.spawning, K.turns, K.values
+local ready, park = turns.ready, turns.park
+local rawmeta = K.rawmeta
+
+local function invalid(message)
+    return nil, errors.new("Invalid", message, false)
+end
+
+local function check_target(id)
+    if type(id) ~= "string" then
+        error("bad argument #1 (string expected, got " .. type(id) .. ")", 4)
+    elseif id == "" then
+        return errors.new("Invalid", "target of the call is empty; expected namespace:name", false)
+    end
+    local namespace, name = id:match("^([^:]*):(.*)$")
+    if not namespace or namespace == "" then
+        return errors.new("Invalid", "target '" .. id .. "' has no namespace; expected namespace:name", false)
+    elseif name == "" then
+        return errors.new("Invalid", "target '" .. id .. "' has no name; expected namespace:name", false)
+    end
+    return nil
+end
+
+-- Start the call; ``on_end(value, err)``. Returns the callee's process, or nil and an error object.
+local function start(id, settings, count, list, on_end)
+    local err = check_target(id)
+    if err then
+        return nil, err
+    end
+    local process = turns.current.process
+    local arguments, entry, called
+    arguments, err = values.copy_list(count, list)
+    if not arguments then
+        return nil, err
+    end
+    turns.check_wait("funcs")
+    entry, err = spawning.code_for(id, "function")
+    if not entry then
+        return nil, err
+    end
+    local context = settings.context or process.context
+    called, err = spawning.start_call(entry, arguments, process.pid, context, settings.timeout, function(value, failure)
+        if process.calls then
+            process.calls[called] = nil
+        end
+        process.holds = process.holds - 1
+        if not process.dead then
+            on_end(values.copy_or_nil(value), values.copy_or_nil(failure))
+        end
+    end)
+    if not called then
+        return nil, err
+    end
+    process.holds = process.holds + 1
+    process.calls = process.calls or {}
+    process.calls[called] = true
+    return called
+end
+
+local function call(settings, id, count, list)
+    local thread = turns.current
+    local called, err = start(id, settings, count, list, function(value, failure)
+        ready(thread, value, failure)
+    end)
+    if not called then
+        return nil, err
+    end
+    local value, failure = park()
+    if failure then
+        return nil, failure
+    end
+    return value
+end
+
+-- Futures: the channel of a call that runs, and what became of it. Their contents are their metatable.
+local future_methods = {}
+values.special[future_methods] = { what = "a future" }
+
+local function future_state(future, name)
+    local state = rawmeta(future)
+    if not state or state.__index ~= future_methods then
+        error("expected a future: call it as future:" .. name .. "()", 3)
+    end
+    return state
+end
+
+function future_methods.response(future)
+    return future_state(future, "response").channel
+end
+
+function future_methods.channel(future)
+    return future_state(future, "channel").channel
+end
+
+function future_methods.is_complete(future)
+    return future_state(future, "is_complete").complete
+end
+
+function future_methods.is_canceled(future)
+    return future_state(future, "is_canceled").canceled
+end
+
+function future_methods.result(future)
+    local state = future_state(future, "result")
+    if not state.complete then
+        return nil, nil
+    elseif state.failure then
+        return nil, state.failure
+    end
+    return mailbox.new_payload(state.value)
+end
+
+function future_methods.error(future)
+    local failure = future_state(future, "error").failure
+    return failure, failure ~= nil
+end
+
+local function settle(state, value, failure)
+    if state.complete then
+        return
+    end
+    state.complete, state.value, state.failure = true, value, failure
+    channels.push(state.feed, mailbox.new_payload(failure or value))
+end
+
+function future_methods.cancel(future)
+    local state = future_state(future, "cancel")
+    if state.complete then
+        return false, errors.new("Conflict", "the call has ended already", false)
+    end
+    state.canceled = true
+    local err = errors.new("Canceled", "the call was canceled", false)
+    settle(state, nil, err)
+    processes.kill(state.called, "killed", err)
+    return true
+end
+
+local function async(settings, id, count, list)
+    local channel, feed = channels.open_fed()
+    local state = {
+        __index = future_methods,
+        __metatable = false,
+        channel = channel,
+        feed = feed,
+        complete = false,
+        canceled = false,
+    }
+    local called, err = start(id, settings, count, list, function(value, failure)
+        settle(state, value, failure)
+    end)
+    if not called then
+        return nil, err
+    end
+    state.called = called
+    return setmetatable({}, state)
+end
+
+-- Executors: the settings of calls, never changed but copied. Their contents are their metatable.
+local executor_methods = {}
+values.special[executor_methods] = { what = "an executor" }
+local new_executor
+
+local function settings_of(executor, name)
+    local state = rawmeta(executor)
+    if not state or state.__index ~= executor_methods then
+        error("expected an executor: call it as executor:" .. name .. "()", 3)
+    end
+    return state.settings
+end
+
+local function merged(first, second)
+    local all = {}
+    for key, value in pairs(first or {}) do
+        all[key] = value
+    end
+    for key, value in pairs(second) do
+        all[key] = value
+    end
+    return all
+end
+
+function executor_methods.with_context(executor, context)
+    local settings = settings_of(executor, "with_context")
+    local copied, problem = values.copy(context)
+    if type(context) ~= "table" or problem then
+        return invalid("context: expected a table of plain data" .. (problem and "; " .. problem or ""))
+    end
+    local inherited = settings.context or turns.current.process.context
+    return new_executor({ context = merged(inherited, copied), timeout = settings.timeout })
+end
+
+function executor_methods.with_options(executor, options)
+    local settings = settings_of(executor, "with_options")
+    if type(options) ~= "table" then
+        return invalid("options: expected a table, got " .. type(options))
+    end
+    local timeout = rawget(options, "timeout")
+    if timeout ~= nil and (type(timeout) ~= "number" or timeout <= 0) then
+        return invalid("option 'timeout': expected milliseconds > 0")
+    end
+    return new_executor({ context = settings.context, timeout = timeout or settings.timeout })
+end
+
+local function no_security()
+    return nil, errors.new("Unavailable", "actors and scopes need the module 'security', which is not in this version", false)
+end
+
+executor_methods.with_actor, executor_methods.with_scope = no_security, no_security
+
+function executor_methods.call(executor, id, ...)
+    return call(settings_of(executor, "call"), id, select("#", ...), { ... })
+end
+
+function executor_methods.async(executor, id, ...)
+    return async(settings_of(executor, "async"), id, select("#", ...), { ... })
+end
+
+function new_executor(settings)
+    return setmetatable({}, { __index = executor_methods, __metatable = false, settings = settings })
+end
+
+local NO_SETTINGS = {}
+
+return {
+    call = function(id, ...)
+        return call(NO_SETTINGS, id, select("#", ...), { ... })
+    end,
+    async = function(id, ...)
+        return async(NO_SETTINGS, id, select("#", ...), { ... })
+    end,
+    new = function()
+        return new_executor({})
+    end,
+}

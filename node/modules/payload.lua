@@ -1,0 +1,99 @@
+-- Module payload: values with a format, as messages and calls carry them.
+local K = ...
+local kernel, mailbox, values = K.errors, K.mailbox, K.values
+local rawmeta = K.rawmeta
+local payload = {
+    format = {
+        JSON = "json/plain",
+        YAML = "yaml/plain",
+        STRING = "text/plain",
+        BYTES = "application/octet-stream",
+        MSGPACK = "application/msgpack",
+        LUA = "lua/any",
+        GOLANG = "golang/any",
+        ERROR = "golang/error",
+    },
+}
+local VALUE, FORMAT = 1, 2
+local methods = mailbox.payload_methods
+
+local function check_self(value, name)
+    if type(value) ~= "table" or rawmeta(value) ~= mailbox.payload_meta then
+        error("expected a payload: call it as payload:" .. name .. "()", 3)
+    end
+end
+
+function payload.new(value)
+    local copied, problem = values.copy(value)
+    if problem then
+        error("bad argument #1 to 'new' (" .. problem .. ")", 2)
+    end
+    return mailbox.new_payload(copied)
+end
+
+function methods.get_format(self)
+    check_self(self, "get_format")
+    return self[FORMAT] or kernel.is_error(self[VALUE]) and payload.format.ERROR or payload.format.LUA
+end
+
+-- One result, not ``value, nil``: programs pass it on as the last argument of another call.
+function methods.data(self)
+    check_self(self, "data")
+    return self[VALUE]
+end
+
+local function internal(message)
+    return nil, kernel.new("Internal", message, false)
+end
+
+local function json()
+    return K.sandbox.module_for(K.turns.current.process, "json")
+end
+
+local function with_format(value, format)
+    local made = mailbox.new_payload(value)
+    made[FORMAT] = format
+    return made
+end
+
+-- From a Lua value to text in ``format``.
+local function encode(value, format)
+    if format == payload.format.JSON then
+        local text, err = json().encode(value)
+        if err then
+            return nil, err
+        end
+        return with_format(text, format)
+    elseif format == payload.format.STRING or format == payload.format.BYTES then
+        if type(value) ~= "string" and type(value) ~= "number" then
+            return internal("a " .. type(value) .. " can't be transcoded to " .. format)
+        end
+        return with_format(tostring(value), format)
+    end
+    return internal("transcoding to " .. tostring(format) .. " is not in this version")
+end
+
+function methods.unmarshal(self)
+    check_self(self, "unmarshal")
+    local format = self[FORMAT]
+    if format == payload.format.JSON then
+        return json().decode(self[VALUE])
+    end
+    return self[VALUE], nil
+end
+
+function methods.transcode(self, format)
+    check_self(self, "transcode")
+    if format == self:get_format() then
+        return self
+    end
+    local value, err = self:unmarshal()
+    if err then
+        return nil, err
+    elseif format == payload.format.LUA then
+        return mailbox.new_payload(value)
+    end
+    return encode(value, format)
+end
+
+return payload

@@ -1,0 +1,172 @@
+"""The router: where an envelope goes next.
+
+To a VM of this node (the PID's counter names its slot), to one of the node's own ports
+(slot 0), or to another node over the link. What can't be delivered is never dropped in
+silence: a request is answered (noproc, noconnection, an error), a message becomes a dead
+letter with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from cluster.envelope import Envelope, Kind, Status, error_map
+from cluster.errors import MessageTooBig, NodeDown, NotConnected, Unavailable
+from cluster.names import Names
+from cluster.pid import node_of, slot_of
+from node.deadletters import DeadLetters
+from node.ports import Ports
+
+log = structlog.get_logger("wippy.router")
+
+ANSWERED = frozenset(
+    {Kind.SPAWN, Kind.CALL, Kind.MONITOR, Kind.UNMONITOR, Kind.LINK, Kind.UNLINK, Kind.CANCEL, Kind.TERMINATE}
+)
+"""Kinds that are requests whenever their ref is not 0. A MESSAGE is one too, but leaves a dead letter."""
+HOSTED = frozenset({Kind.SPAWN, Kind.CALL})
+CLIENT = b"{client@door|"
+"""How the PIDs of clients of the side door begin."""
+
+
+class Inbox(Protocol):
+    """What the router needs of a VM."""
+
+    def post(self, item: Envelope) -> None: ...
+
+
+class Links(Protocol):
+    """What the router needs of the links."""
+
+    def send(self, node: str, envelope: Envelope) -> None: ...
+
+
+class Router:
+    """Routes envelopes of one node. Runs on the event loop only."""
+
+    def __init__(self, node: str, incarnation: int, links: Links, names: Names) -> None:
+        self._own = node.encode()
+        self._links = links
+        self._names = names
+        self._texts: dict[bytes, str] = {}
+        self.ports = Ports(node, incarnation, self.route)
+        self.slots: dict[int, Inbox] = {}
+        self.hosts: dict[str, Inbox] = {}
+        self.dead_letters = DeadLetters()
+        self.by_name_allowed: Callable[[], bool] = lambda: True
+        self.on_client_reply: Callable[[Envelope], None] = lambda envelope: None
+
+    def route(self, envelope: Envelope) -> None:
+        """Send an envelope on its way, wherever it came from."""
+        node = node_of(envelope[1])
+        if node == self._own:
+            self.deliver(envelope)
+            return
+        if envelope[0] == Kind.REPLY and envelope[1].startswith(CLIENT):
+            self.on_client_reply(envelope)
+            return
+        text = self._texts.get(node)
+        if text is None:
+            text = self._texts[node] = node.decode("utf-8", "surrogateescape")
+        try:
+            self._links.send(text, envelope)
+        except MessageTooBig as error:
+            self.refuse(envelope, Status.ERROR, error_map("Invalid", str(error)), "too_big")
+        except (Unavailable, NodeDown, NotConnected) as error:
+            unreachable = error_map("Unavailable", str(error), retryable=True)
+            self.refuse(envelope, Status.NOCONNECTION, unreachable, "noconnection")
+        except (ValueError, TypeError, OverflowError) as error:
+            self.refuse(envelope, Status.ERROR, error_map("Invalid", f"can't be sent: {error}"), "invalid")
+
+    def deliver(self, envelope: Envelope) -> None:
+        """Hand an envelope to a process of this node."""
+        kind = envelope[0]
+        if kind in HOSTED:
+            self._deliver_to_host(envelope)
+            return
+        slot = slot_of(envelope[1])
+        if slot == 0:
+            if not self.ports.deliver(envelope):
+                self.no_process(envelope)
+            return
+        inbox = self.slots.get(slot)
+        if inbox is None:
+            self.no_process(envelope)
+            return
+        if kind == Kind.MESSAGE and envelope[6] and not self._holds_name(envelope):
+            return
+        inbox.post(envelope)
+
+    def from_link(self, node: str, envelopes: list[Envelope]) -> None:
+        """Envelopes from another node, in their order."""
+        own = self._own
+        for envelope in envelopes:
+            if node_of(envelope[1]) == own:
+                self.deliver(envelope)
+            else:
+                log.warning("envelope for another node dropped", peer=node, to=str(envelope[1]))
+                self.no_process(envelope)
+
+    def node_down(self, node: str, reason: str) -> None:
+        """A node's epoch ended or its link closed: tell everyone here who waits for or watches it."""
+        name = node.encode()
+        self.ports.node_down(name, reason)
+        for inbox in self.slots.values():
+            inbox.post([45, name, reason.encode()])
+
+    def name_changed(self, name: str, pid: str | None, revision: int) -> None:
+        """Every VM keeps the table of names, so that a look-up and a send by name never wait."""
+        item: Envelope = [43, name.encode(), (pid or "").encode(), revision]
+        for inbox in self.slots.values():
+            inbox.post(item)
+
+    def host_in(self, slot: int) -> str:
+        """The host whose VM has this slot; empty when none has."""
+        inbox = self.slots.get(slot)
+        return next((host for host, one in self.hosts.items() if one is inbox), "")
+
+    def no_process(self, envelope: Envelope) -> None:
+        message = f"no process {_text(envelope[1])}: it ended or never was"
+        self.refuse(envelope, Status.NOPROC, error_map("NotFound", message), "noproc")
+
+    def refuse(self, envelope: Envelope, status: Status, error: dict[bytes, object], reason: str) -> None:
+        """Answer a request that can't be delivered; keep a message as a dead letter."""
+        kind, ref = envelope[0], envelope[3]
+        if kind == Kind.MESSAGE:
+            self.dead_letters.add(envelope, reason)
+        elif kind not in ANSWERED:
+            return
+        if ref:
+            self.route([int(Kind.REPLY), envelope[2], envelope[1], ref, int(status), error])
+
+    def _deliver_to_host(self, envelope: Envelope) -> None:
+        to = _text(envelope[1])
+        host = to[to.find("@") + 1 : to.rfind("|")]
+        inbox = self.hosts.get(host)
+        if inbox is None:
+            known = ", ".join(sorted(self.hosts)) or "none"
+            message = f"no host {host!r} on node {self._own.decode()}; its hosts are: {known}"
+            self.refuse(envelope, Status.ERROR, error_map("NotFound", message), "no_host")
+            return
+        inbox.post(envelope)
+
+    def _holds_name(self, envelope: Envelope) -> bool:
+        """A message by name is for whoever holds the name now, under the revision the sender resolved."""
+        name, revision = _text(envelope[6]), envelope[7]
+        held = self._names.lookup(name)
+        if (
+            held is not None
+            and held.revision == revision
+            and held.pid.encode() == envelope[1]
+            and self.by_name_allowed()
+        ):
+            return True
+        stale = error_map("Unavailable", f"name {name!r} is no longer held by {_text(envelope[1])}", retryable=True)
+        self.refuse(envelope, Status.STALE_NAME, stale, "stale_name")
+        return False
+
+
+def _text(part: object) -> str:
+    return part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part)

@@ -1,0 +1,136 @@
+"""``store.memory``: key-value data of this node, lost with it.
+
+Bounded by ``max_size`` keys: when it is full, new keys are refused and known ones still change.
+Expired items are gone for every reader at once and are swept on writes, at most every
+``cleanup_interval`` and when the store is full. A process under a claim writes here without
+a fence: the data never leaves the node the claim was granted to.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgpack
+
+from node.stores.contract import (
+    ALWAYS,
+    Fence,
+    Info,
+    Item,
+    KeyExists,
+    Page,
+    Precondition,
+    StoreFull,
+    VersionChanged,
+    check_key,
+    check_size,
+    check_ttl,
+)
+
+DEFAULT_SIZE = 10_000
+DEFAULT_CLEANUP = 300.0
+
+
+class Held(NamedTuple):
+    value: Any
+    version: int
+    expires: float
+
+
+class MemoryStore:
+    """One in-memory store."""
+
+    def __init__(
+        self,
+        id: str,
+        *,
+        max_size: int = DEFAULT_SIZE,
+        cleanup_interval: float = DEFAULT_CLEANUP,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.info = Info(id, "memory", "local", durable=False)
+        self._max_size = max_size or DEFAULT_SIZE
+        self._interval = cleanup_interval
+        self._clock = clock
+        self._items: dict[bytes, Held] = {}
+        self._keys: list[bytes] = []
+        self._version = 0
+        self._swept = clock()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def configure(self, max_size: int, cleanup_interval: float) -> None:
+        """New limits for the same data; what is over them stays until it expires or is deleted."""
+        self._max_size = max_size or DEFAULT_SIZE
+        self._interval = cleanup_interval
+
+    async def read(self, key: bytes) -> Item | None:
+        check_key(key)
+        held = self._live(key)
+        return None if held is None else Item(key, held.value, str(held.version))
+
+    async def write(
+        self, key: bytes, value: Any, ttl: float, when: Precondition = ALWAYS, fence: Fence | None = None
+    ) -> Item:
+        check_key(key)
+        check_ttl(ttl)
+        check_size(key, len(msgpack.packb(value, use_bin_type=False)))
+        held = self._live(key)
+        if when.absent and held is not None:
+            raise KeyExists(key)
+        if when.version is not None and (held is None or str(held.version) != when.version):
+            raise VersionChanged(key, when.version, None if held is None else str(held.version))
+        self._make_room(key)
+        self._version += 1
+        if key not in self._items:
+            insort(self._keys, key)
+        self._items[key] = Held(value, self._version, self._clock() + ttl if ttl else 0.0)
+        return Item(key, value, str(self._version))
+
+    async def delete(self, key: bytes, fence: Fence | None = None) -> bool:
+        check_key(key)
+        held = self._live(key)
+        self._remove(key)
+        return held is not None
+
+    async def page(self, prefix: bytes, after: bytes, limit: int) -> Page:
+        start = max(bisect_left(self._keys, prefix), bisect_right(self._keys, after) if after else 0)
+        items: list[Item] = []
+        for key in islice(self._keys, start, None):
+            if not key.startswith(prefix):
+                break
+            held = self._live(key)
+            if held is None:
+                continue
+            if len(items) == limit:
+                return Page(items, items[-1].key, True)
+            items.append(Item(key, held.value, str(held.version)))
+        return Page(items, b"", False)
+
+    def _live(self, key: bytes) -> Held | None:
+        held = self._items.get(key)
+        if held is None or (held.expires and held.expires <= self._clock()):
+            return None
+        return held
+
+    def _make_room(self, key: bytes) -> None:
+        due = self._interval and self._clock() - self._swept >= self._interval
+        full = key not in self._items and len(self._items) >= self._max_size
+        if due or full:
+            self._sweep()
+        if key not in self._items and len(self._items) >= self._max_size:
+            raise StoreFull(self.info.id, self._max_size)
+
+    def _sweep(self) -> None:
+        self._swept = self._clock()
+        for key in [key for key in self._keys if self._live(key) is None]:
+            self._remove(key)
+
+    def _remove(self, key: bytes) -> None:
+        if self._items.pop(key, None) is not None:
+            del self._keys[bisect_left(self._keys, key)]

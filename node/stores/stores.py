@@ -1,0 +1,65 @@
+"""The stores of this node: one per entry of a ``store.*`` kind, brought to what the registry says.
+
+A changed entry keeps its data: limits of a memory store change in place, a cluster store has
+its data in etcd. Only a change of kind or namespace makes another store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.errors import Invalid
+from cluster.etcd import Etcd
+from cluster.keys import Keys
+from cluster.registry import Entry, RegistryState
+from node.kinds import decode
+from node.kinds.store import ClusterStore
+from node.kinds.store import MemoryStore as MemoryModel
+from node.stores.contract import Store
+from node.stores.etcd import EtcdStore
+from node.stores.memory import MemoryStore
+
+
+class Stores:
+    """Handler of the store kinds."""
+
+    name = "stores"
+
+    def __init__(self, etcd: Etcd, keys: Keys, env: Callable[[str], str | None]) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._env = env
+        self._stores: dict[str, Store] = {}
+
+    def find(self, id: str) -> Store | None:
+        return self._stores.get(id)
+
+    def ids(self) -> list[str]:
+        return sorted(self._stores)
+
+    async def converge(self, state: RegistryState) -> dict[str, str]:
+        """Returns what could not be done: entry id -> reason."""
+        wanted = {entry.id: entry for entry in state.find({".kind": "store.*"})}
+        for id in self._stores.keys() - wanted.keys():
+            del self._stores[id]
+        failed: dict[str, str] = {}
+        for id, entry in wanted.items():
+            try:
+                self._stores[id] = self._made(entry)
+            except Invalid as error:
+                failed[id] = str(error)
+        return failed
+
+    def _made(self, entry: Entry) -> Store:
+        known = self._stores.get(entry.id)
+        match decode(entry, self._env):
+            case MemoryModel(max_size=size, cleanup_interval=interval):
+                store = known if isinstance(known, MemoryStore) else MemoryStore(entry.id)
+                store.configure(size, interval.total_seconds())
+                return store
+            case ClusterStore(namespace=namespace):
+                if isinstance(known, EtcdStore) and known.prefix == self._keys.store(namespace):
+                    return known
+                return EtcdStore(entry.id, namespace, self._etcd, self._keys)
+            case _:
+                raise AssertionError(f"kind {entry.kind} has no store")

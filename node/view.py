@@ -1,0 +1,178 @@
+"""What the node tells of itself, to the metrics server, to clients and to people.
+
+Everything here reads ``stats()`` snapshots of the components; nothing changes anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cluster.bus import Bus, ConnectionStats
+from cluster.door import Door
+from cluster.events import EventBus
+from cluster.fencing import LeaseKeeper
+from cluster.link import State
+from cluster.links import Links
+from cluster.members import Members, NodeState
+from cluster.pid import Pid
+from cluster.registry import Registry
+from node.convergence import Convergence
+from node.host.vm import STEP_BOUNDS
+from node.hosts import Hosts, HostStats
+from node.logs import Logs
+from node.metrics import HostSample, LinkSample, NatsSample, NodeSample, Steps
+from node.probes import Target
+from node.router import Router
+from node.supervisor import Supervisor
+
+
+@dataclass
+class NodeView:
+    """A node's components, read together. Satisfies the metrics server's view."""
+
+    node: str
+    version: str
+    incarnation: int
+    bus: Bus
+    links: Links
+    members: Members
+    registry: Registry
+    convergence: Convergence
+    hosts: Hosts
+    router: Router
+    supervisor: Supervisor
+    events: EventBus
+    door: Door
+    keeper: LeaseKeeper
+    logs: Logs
+    state: Callable[[], NodeState]
+    metrics_address: Callable[[], str]
+
+    async def refresh(self) -> None:
+        await self.hosts.refresh()
+
+    def failing(self) -> Sequence[str]:
+        """Why the node should be restarted: a VM that is gone."""
+        return [f"VM of {host} is gone" for host in self.hosts.broken()]
+
+    def unready(self) -> Sequence[str]:
+        reasons = list(self.failing())
+        state = self.state()
+        if state is not NodeState.READY:
+            reasons.append(f"node is {state.value}")
+        if not self.bus.data.connected:
+            reasons.append("no connection to NATS")
+        if self.keeper.remaining() <= 0:
+            reasons.append("lease is over")
+        return reasons
+
+    def targets(self) -> Sequence[Target]:
+        return [
+            Target(member.http, {"node": member.node, **{f"label_{k}": v for k, v in member.labels.items()}})
+            for member in self.members.all()
+            if member.http
+        ]
+
+    def sample(self) -> NodeSample:
+        bus, links = self.bus.stats(), self.links.stats()
+        states = [member.state.value for member in self.members.all()]
+        return NodeSample(
+            version=self.version,
+            hosts=[_host(host) for host in self.hosts.stats()],
+            messages=self._messages(),
+            dead_letters=self._dead_letters(),
+            registry_version=self.registry.state.version,
+            registry_head=self.registry.state.version + self.registry.lag,
+            degraded=len(self.convergence.degraded()),
+            lease_seconds_left=max(self.keeper.remaining(), 0.0),
+            links=[
+                LinkSample(
+                    link.node,
+                    link.state is State.OPEN,
+                    link.envelopes_in,
+                    link.envelopes_out,
+                    link.waiting_bytes,
+                    link.closes,
+                )
+                for link in links.links
+            ],
+            nats=[_nats("data", bus.data), _nats("control", bus.control)],
+            nodes={state: states.count(state) for state in set(states)},
+            side_door=self._side_door(),
+            events=self._events(),
+            log_lines_dropped=self.logs.dropped,
+        )
+
+    def health(self) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "version": self.version,
+            "incarnation": self.incarnation,
+            "state": self.state().value,
+            "os_pid": os.getpid(),
+            "registry_version": self.registry.state.version,
+            "converged_version": self.convergence.version,
+            "degraded": [asdict(one) for one in self.convergence.degraded()],
+            "unready": list(self.unready()),
+            "metrics": self.metrics_address(),
+            "lease_seconds_left": round(max(self.keeper.remaining(), 0.0), 2),
+        }
+
+    def figures(self) -> dict[str, Any]:
+        sample = self.sample()
+        return {
+            "messages": dict(sample.messages),
+            "dead_letters": dict(sample.dead_letters),
+            "links": [asdict(link) for link in sample.links],
+            "nats": [asdict(nats) for nats in sample.nats],
+        }
+
+    async def inspect(self, pid: str) -> dict[str, Any] | None:
+        return await self.hosts.inspect(pid, Pid.parse(pid).slot)
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        return [asdict(letter) for letter in self.router.dead_letters.kept()]
+
+    def _side_door(self) -> dict[str, int]:
+        stats = self.door.stats()
+        return {"accepted": stats.accepted, **stats.refused}
+
+    def _events(self) -> dict[str, int]:
+        stats = self.events.stats()
+        return {"sent": stats.sent, "received": stats.received, "delivered": stats.delivered}
+
+    def _messages(self) -> dict[str, int]:
+        total = {"local": 0, "remote_in": 0, "remote_out": 0}
+        for host in self.hosts.stats():
+            total["local"] += host.counters.received
+        for link in self.links.stats().links:
+            total["remote_in"] += link.envelopes_in
+            total["remote_out"] += link.envelopes_out
+        return total
+
+    def _dead_letters(self) -> dict[str, int]:
+        counts = self.router.dead_letters.counts()
+        for host in self.hosts.stats():
+            for reason, count in host.counters.dead_letters.items():
+                counts[reason] = counts.get(reason, 0) + count
+        return counts
+
+
+def _host(host: HostStats) -> HostSample:
+    vm, counters = host.vm, host.counters
+    return HostSample(
+        host=host.host,
+        live=counters.live,
+        spawned=counters.spawned,
+        exits=counters.exits,
+        mailbox=counters.mail,
+        memory_bytes=vm.memory,
+        steps=Steps(STEP_BOUNDS, vm.step_counts, vm.step_seconds),
+    )
+
+
+def _nats(connection: str, stats: ConnectionStats) -> NatsSample:
+    return NatsSample(connection, stats.connected, stats.reconnects, stats.slow_consumer_drops, stats.permission_errors)

@@ -1,0 +1,57 @@
+"""Every command in the README is executed: here, or by the test named beside it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.cluster.processes import ROOT, WIPPY, Development, environment
+
+pytestmark = pytest.mark.servers
+
+ELSEWHERE = {
+    "make up": "tests/unit/test_packaging.py (the plan), tests/cluster (what it starts)",
+    "make test": "tests/unit/test_packaging.py (the plan), this run",
+}
+MACHINES = "wippy run . --node "
+"""Executed by tests/cluster/test_deploy.py, which takes the lines from the README."""
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
+
+
+def test_every_command_works(up: Development) -> None:
+    executed = 0
+    for command in commands():
+        if command in ELSEWHERE or command.startswith(MACHINES):
+            continue
+        ended = subprocess.run(
+            localised(command, up),
+            cwd=up.directory,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+        assert ended.stdout.strip() or "agree" in ended.stderr, f"{command} says nothing"
+        executed += 1
+    assert executed > 15
+
+
+def localised(command: str, up: Development) -> list[str]:
+    """The command for the cluster of this test: its programs, its addresses."""
+    words = shlex.split(command)
+    first, metrics = words[0], up.place["nodes"][0]["metrics"].removesuffix("/metrics")
+    programs = {"wippy": list(WIPPY), "python": [sys.executable]}
+    scripts = {"deploy/operator/set_config.py": str(ROOT / "deploy" / "operator" / "set_config.py")}
+    places = {"http://127.0.0.1:2379": up.place["etcd"][0]}
+    rest = [places.get(word, scripts.get(word, word.replace("http://127.0.0.1:9464", metrics))) for word in words[1:]]
+    return [*programs.get(first, [first]), *rest]

@@ -1,0 +1,173 @@
+"""The client against real NATS and etcd, with nodes that answer what a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import msgpack
+import pytest
+
+from cluster.bus import Bus
+from cluster.client import Client, NoNodes, QueryFailed
+from cluster.embedded import EmbeddedServers
+from cluster.envelope import to_text, unpack
+from cluster.errors import CallTimeout, MessageTooBig, Unavailable
+from cluster.etcd import Etcd
+from cluster.keys import Keys
+from cluster.members import Description, NodeState
+from cluster.subjects import Subjects
+
+Answerer = Callable[[dict[str, Any]], Any]
+
+pytestmark = pytest.mark.servers
+
+
+class Node:
+    """A registered node whose control door answers with ``answer``; None means silence."""
+
+    def __init__(self, name: str, answer: Answerer) -> None:
+        self.name = name
+        self.answer = answer
+        self.asked: list[dict[str, Any]] = []
+
+    @asynccontextmanager
+    async def open(self, servers: EmbeddedServers, etcd: Etcd, cluster: str, state: NodeState) -> AsyncIterator[None]:
+        keys, subjects = Keys(cluster), Subjects(cluster)
+        epoch = await etcd.put(keys.node(self.name), Description(1, state).to_json())
+        async with Bus([servers.nats_url], name=self.name, inbox=subjects.inbox(self.name)) as bus:
+
+            def on_query(subject: str, reply: str, payload: bytes, headers: Any) -> None:
+                query = to_text(unpack(payload))
+                self.asked.append(query)
+                answer = self.answer(query)
+                if answer is not None:
+                    bus.control.publish(reply, msgpack.packb(answer))
+
+            await bus.control.subscribe(subjects.control_of(self.name, epoch), on_query)
+            yield
+
+
+def value(answer: Any) -> Answerer:
+    return lambda query: {"ok": True, "value": answer}
+
+
+def error(kind: str, message: str, code: str) -> Answerer:
+    return lambda query: {"ok": False, "error": {"kind": kind, "message": message, "code": code}}
+
+
+@pytest.fixture
+async def start(servers: EmbeddedServers, etcd: Etcd, cluster_name: str) -> AsyncIterator[Any]:
+    """``await start(name, answer, state)`` adds a node."""
+    async with AsyncExitStack() as stack:
+
+        async def start(name: str, answer: Answerer, state: NodeState = NodeState.READY) -> Node:
+            node = Node(name, answer)
+            await stack.enter_async_context(node.open(servers, etcd, cluster_name, state))
+            return node
+
+        yield start
+
+
+@pytest.fixture
+async def client(servers: EmbeddedServers, cluster_name: str) -> AsyncIterator[Client]:
+    async with Client([servers.nats_url], [servers.etcd_url], cluster_name) as client:
+        yield client
+
+
+class TestActing:
+    async def test_a_call_returns_the_first_reply(self, start: Any, client: Client) -> None:
+        node = await start(
+            "a", value({"pid": "{a@h|1-1}", "from": "{a@h|1-1}", "topic": "done", "payloads": [{"n": 2}]})
+        )
+        reply = await client.call("worker", "work", {"n": 1}, timeout=3)
+        assert (reply.sender, reply.topic, reply.value) == ("{a@h|1-1}", "done", {"n": 2})
+        assert node.asked == [{"op": "call", "timeout": 3, "to": "worker", "topic": "work", "payload": {"n": 1}}]
+
+    async def test_a_message_without_a_payload_has_none(self, start: Any, client: Client) -> None:
+        node = await start("a", value({"pid": "{a@h|1-1}"}))
+        assert await client.send("worker", "stop") == "{a@h|1-1}"
+        assert "payload" not in node.asked[0]
+
+    async def test_null_is_a_payload(self, start: Any, client: Client) -> None:
+        node = await start("a", value({"pid": "{a@h|1-1}"}))
+        await client.send("worker", "stop", None)
+        assert node.asked[0]["payload"] is None
+
+    async def test_an_error_is_raised_with_its_kind_and_code(self, start: Any, client: Client) -> None:
+        await start("a", error("NotFound", "no process is registered as 'x'", "noproc"))
+        with pytest.raises(QueryFailed, match="noproc: no process is registered as 'x'") as failed:
+            await client.send("x", "t")
+        assert (failed.value.kind, failed.value.code, failed.value.node) == ("NotFound", "noproc", "a")
+
+    async def test_silence_ends_at_the_deadline(self, start: Any, client: Client) -> None:
+        await start("a", lambda query: None)
+        with pytest.raises(CallTimeout, match=r"send at node a: no answer within 0\.2 s"):
+            await client.send("x", "t", timeout=0.2)
+
+    async def test_an_answer_that_is_none_is_refused(self, start: Any, client: Client) -> None:
+        await start("a", lambda query: ["what"])
+        with pytest.raises(QueryFailed, match="answered"):
+            await client.send("x", "t")
+
+    async def test_a_payload_over_the_limit_is_refused_before_it_leaves(self, start: Any, client: Client) -> None:
+        node = await start("a", value({}))
+        with pytest.raises(MessageTooBig):
+            await client.send("x", "t", "a" * 1_000_000)
+        assert not node.asked
+
+    async def test_only_one_payload_is_taken(self, client: Client) -> None:
+        with pytest.raises(ValueError, match="one payload"):
+            await client.send("x", "t", 1, 2)
+
+
+class TestGateway:
+    async def test_one_that_is_gone_is_passed_over(self, start: Any, client: Client, etcd: Etcd) -> None:
+        await etcd.put(client.keys.node("a"), Description(1, NodeState.READY).to_json())
+        node = await start("b", value({"pid": "p"}))
+        assert await client.send("x", "t") == "p"
+        assert len(node.asked) == 1
+
+    async def test_ready_ones_come_before_draining_ones(self, start: Any, client: Client) -> None:
+        draining = await start("a", value({"pid": "p"}), NodeState.DRAINING)
+        await start("b", value({"pid": "p"}))
+        await client.send("x", "t")
+        assert not draining.asked
+
+    async def test_the_one_that_is_named_is_the_only_one(
+        self, start: Any, servers: EmbeddedServers, etcd: Etcd, cluster_name: str
+    ) -> None:
+        await start("a", value({"pid": "p"}))
+        await etcd.put(Keys(cluster_name).node("b"), Description(1, NodeState.READY).to_json())
+        async with Client([servers.nats_url], [servers.etcd_url], cluster_name, gateway="b") as client:
+            with pytest.raises(Unavailable, match="is the node running"):
+                await client.send("x", "t")
+
+    async def test_a_name_nobody_has_is_answered_with_the_names_there_are(self, start: Any, client: Client) -> None:
+        await start("a", value({}))
+        with pytest.raises(NoNodes, match=r"node 'z' is not in cluster .*; there: a"):
+            await client.ask("z", "health")
+
+    async def test_a_cluster_without_nodes_says_so(self, client: Client) -> None:
+        with pytest.raises(NoNodes, match="has no ready node"):
+            await client.call("x", "t")
+
+
+class TestLooking:
+    async def test_every_node_is_asked_and_a_silent_one_is_named(self, start: Any, client: Client) -> None:
+        await start("a", value([{"pid": "1"}]))
+        await start("b", error("Internal", "broken", "internal"))
+        answers = await client.ps()
+        assert answers.by_node == {"a": [{"pid": "1"}]}
+        assert answers.silent == {"b": "internal: broken"}
+
+    async def test_nodes_need_no_nats(self, start: Any, servers: EmbeddedServers, cluster_name: str) -> None:
+        await start("a", value({}), NodeState.CORDONED)
+        async with Client(["nats://127.0.0.1:1"], [servers.etcd_url], cluster_name) as client:
+            assert [(node.node, node.state) for node in await client.nodes()] == [("a", NodeState.CORDONED)]
+
+    async def test_servers_that_do_not_answer_are_named(self, cluster_name: str) -> None:
+        async with Client(["nats://127.0.0.1:1"], ["http://127.0.0.1:1"], cluster_name) as client:
+            with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+                await client.nodes()

@@ -1,0 +1,241 @@
+"""A writer that is cut off at any of its steps, on an etcd in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import pytest
+
+from cluster.errors import OutcomeUnknown, RegistryConflict, Unavailable
+from cluster.etcd import Delete, Put
+from cluster.keys import Keys
+from cluster.registry import Create, Entry, Registry, Update, collect
+from cluster.registry.snapshot import write_snapshot
+from cluster.registry.store import Store
+from tests.sim.memory_etcd import MemoryEtcd, MemoryWatch, run_virtually
+
+KEYS = Keys("unit")
+PATIENCE = timedelta(seconds=10)
+
+
+def entry(n: int) -> Entry:
+    return Entry("a:x", "registry.entry", {}, {"n": n})
+
+
+class Scripted(MemoryEtcd):
+    """Calls ``on_request(number)`` before and ``on_answer(number)`` after each transaction is applied."""
+
+    def __init__(self) -> None:
+        super().__init__(Random(1))
+        self.number = -1
+        self.on_request: Callable[[int, Sequence[Any]], None] = lambda number, operations: None
+        self.on_answer: Callable[[int, Sequence[Any]], None] = lambda number, operations: None
+
+    async def txn(self, compares: Any, success: Any, failure: Any = ()) -> Any:
+        self.number += 1
+        self.on_request(self.number, success)
+        result = await super().txn(compares, success, failure)
+        self.on_answer(self.number, success)
+        return result
+
+
+def is_commit(operations: Sequence[Any]) -> bool:
+    return any(isinstance(each, Put) and each.key == KEYS.head for each in operations)
+
+
+def is_settling(operations: Sequence[Any]) -> bool:
+    return len(operations) == 1 and isinstance(operations[0], Delete)
+
+
+async def opened(stack: AsyncExitStack, etcd: MemoryEtcd, name: str = "a") -> Registry:
+    watch = MemoryWatch(etcd)
+    registry = Registry(etcd, watch, KEYS, name, snapshot_every=100, patience=PATIENCE)  # type: ignore[arg-type]
+    watch.start()
+    return await stack.enter_async_context(registry)
+
+
+async def assert_only_what_is_named_is_left(etcd: MemoryEtcd) -> None:
+    for lease in list(etcd.leases):
+        etcd.expire(lease)
+    await collect(etcd, KEYS)  # type: ignore[arg-type]
+    named = {
+        json.loads(kv.value)["u"] for key, kv in etcd.kvs.items() if key.startswith((KEYS.changes, KEYS.snapshots))
+    }
+    left = {key.removeprefix(KEYS.blobs).split("/")[0] for key in etcd.kvs if key.startswith(KEYS.blobs)}
+    assert left == named
+    assert not [key for key in etcd.kvs if key.startswith(KEYS.uploads)]
+
+
+class _Killed(BaseException):
+    """The machine of the writer is gone: not even its handlers of errors run on."""
+
+
+@pytest.mark.parametrize("after_the_write", [False, True])
+@pytest.mark.parametrize("step", range(8))
+def test_a_writer_killed_at_any_step_leaves_only_garbage(step: int, after_the_write: bool) -> None:
+    async def play() -> None:
+        etcd = Scripted()
+        async with AsyncExitStack() as stack:
+            a, b = await opened(stack, etcd, "a"), await opened(stack, etcd, "b")
+            await a.commit([Create(entry(0))])
+            await b.reached(0)
+
+            def kill(number: int, operations: Sequence[Any]) -> None:
+                if number == first + step:
+                    raise _Killed
+
+            first = etcd.number + 1
+            setattr(etcd, "on_answer" if after_the_write else "on_request", kill)
+            outcome = (await asyncio.gather(_survive(a.commit([Update(entry(1))]))))[0]
+            etcd.on_request = etcd.on_answer = lambda number, operations: None
+            version = (await Store(etcd, KEYS).head()).version  # type: ignore[arg-type]
+            await b.reached(version)
+            assert b.state.get("a:x") == entry(version)
+            assert outcome is None or version == 1
+            await b.commit([Update(entry(version + 1))])
+            await assert_only_what_is_named_is_left(etcd)
+            late = await opened(stack, etcd, "late")
+            assert late.state.get("a:x") == entry(version + 1)
+
+    run_virtually(play())
+
+
+async def _survive(work: Any) -> Any:
+    try:
+        return await work
+    except _Killed:
+        return None
+
+
+def test_a_commit_whose_answer_is_lost_is_found_applied() -> None:
+    async def play() -> None:
+        etcd = Scripted()
+        async with AsyncExitStack() as stack:
+            a = await opened(stack, etcd)
+
+            def lose(number: int, operations: Sequence[Any]) -> None:
+                if is_commit(operations):
+                    raise OutcomeUnknown("lost")
+
+            etcd.on_answer = lose
+            assert (await a.commit([Create(entry(1))])).version == 0
+            assert len(await a.versions()) == 1
+
+    run_virtually(play())
+
+
+def test_a_commit_that_arrives_late_is_stopped_and_made_again() -> None:
+    async def play() -> None:
+        etcd = Scripted()
+        async with AsyncExitStack() as stack:
+            a = await opened(stack, etcd)
+            held: list[tuple[Any, Any]] = []
+            real = MemoryEtcd.txn
+
+            async def txn(compares: Any, success: Any, failure: Any = ()) -> Any:
+                if is_commit(success) and not held:
+                    held.append((compares, success))
+                    raise OutcomeUnknown("still on its way")
+                return await real(etcd, compares, success, failure)
+
+            etcd.txn = txn  # type: ignore[method-assign]
+            assert (await a.commit([Create(entry(1))])).version == 0
+            late = etcd._transact(*held[0])
+            assert not late.succeeded
+            assert len(await a.versions()) == 1
+
+    run_virtually(play())
+
+
+def test_past_its_deadline_the_outcome_is_unknown_and_nobody_retries() -> None:
+    async def play() -> None:
+        etcd = Scripted()
+        async with AsyncExitStack() as stack:
+            a = await opened(stack, etcd)
+            commits: list[int] = []
+
+            def lose(number: int, operations: Sequence[Any]) -> None:
+                if is_commit(operations):
+                    commits.append(number)
+                if is_commit(operations) or is_settling(operations):
+                    raise OutcomeUnknown("lost")
+
+            etcd.on_request = lose
+            with pytest.raises(OutcomeUnknown, match="commit of version 0"):
+                await a.commit([Create(entry(1))])
+            assert len(commits) == 1
+
+    run_virtually(play())
+
+
+def test_when_etcd_is_away_from_the_start_nothing_was_applied() -> None:
+    async def play() -> None:
+        etcd = Scripted()
+        async with AsyncExitStack() as stack:
+            a = await opened(stack, etcd)
+
+            def refuse(number: int, operations: Sequence[Any]) -> None:
+                raise Unavailable("down")
+
+            etcd.on_request = refuse
+            with pytest.raises(Unavailable, match="nothing was applied"):
+                await a.commit([Create(entry(1))])
+            assert not etcd.kvs
+
+    run_virtually(play())
+
+
+def test_an_upload_whose_lease_ended_is_started_over() -> None:
+    async def play() -> None:
+        etcd = Scripted()
+        async with AsyncExitStack() as stack:
+            a = await opened(stack, etcd)
+            expired: list[int] = []
+
+            def expire(number: int, operations: Sequence[Any]) -> None:
+                if is_commit(operations) and not expired:
+                    expired.extend(etcd.leases)
+                    for lease in expired:
+                        etcd.expire(lease)
+
+            etcd.on_request = expire
+            assert (await a.commit([Create(entry(1))])).version == 0
+            await assert_only_what_is_named_is_left(etcd)
+
+    run_virtually(play())
+
+
+def test_the_loser_of_a_race_is_told_the_head_and_the_entry() -> None:
+    async def play() -> None:
+        etcd = Scripted()
+        async with AsyncExitStack() as stack:
+            a, b = await opened(stack, etcd, "a"), await opened(stack, etcd, "b")
+            outcomes = await asyncio.gather(
+                a.commit([Create(entry(1))]), b.commit([Create(entry(2))]), return_exceptions=True
+            )
+            (lost,) = [each for each in outcomes if isinstance(each, BaseException)]
+            assert isinstance(lost, RegistryConflict)
+            assert (lost.head, lost.changed) == (0, ["a:x"])
+
+    run_virtually(play())
+
+
+def test_two_snapshots_of_the_same_version_leave_one() -> None:
+    async def play() -> None:
+        etcd = Scripted()
+        async with AsyncExitStack() as stack:
+            a = await opened(stack, etcd)
+            await a.commit([Create(entry(1))])
+            written = await asyncio.gather(
+                *(write_snapshot(etcd, KEYS, a.state, PATIENCE) for _ in range(2))  # type: ignore[arg-type]
+            )
+            assert sorted(written) == [False, True]
+            await assert_only_what_is_named_is_left(etcd)
+
+    run_virtually(play())

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+
+from cluster.registry import Entry, creation_order, references
+
+
+def node(name: str, *uses: str) -> Entry:
+    return Entry(f"g:{name}", "registry.entry", {"depends_on": list(uses)})
+
+
+@pytest.mark.parametrize(
+    ("meta", "data"),
+    [
+        ({"server": "t"}, {}),
+        ({"depends_on": ["other", "t"]}, {}),
+        ({"temporal": {"workflow": {"worker": "t"}}}, {}),
+        ({"db_env": "t"}, {}),
+        ({}, {"process": "t"}),
+        ({}, {"host": {"ns": "app", "name": "t"}}),
+        ({}, {"imports": {"alias": "app:t"}}),
+        ({}, {"dead_letter": {"queue": "t"}}),
+        ({}, {"contracts": [{"contract": "t"}]}),
+        ({}, {"contracts": {"c": {"methods": {"m": "t"}}}}),
+        ({}, {"lifecycle": {"requires": ["t"]}}),
+        ({}, {"lifecycle": {"security": {"groups": ["t"]}}}),
+        ({}, {"tls": {"cert_env": "t"}}),
+        ({}, {"text": ["x ${env:app:t|default} y"]}),
+    ],
+)
+def test_a_reference_is_found_wherever_one_may_stand(meta: dict[str, object], data: dict[str, object]) -> None:
+    assert "app:t" in references(Entry("app:user", "k", meta, data))
+
+
+@pytest.mark.parametrize(
+    "data", [{"title": "app:t"}, {"text": "$${env:app:t}"}, {"imports": "app:t"}, {"process": 3}, "app:t", ["app:t"]]
+)
+def test_other_places_hold_no_references(data: object) -> None:
+    assert "app:t" not in references(Entry("app:user", "k", {}, data))
+
+
+def test_what_is_used_comes_first_and_ties_go_by_id() -> None:
+    assert creation_order([node("a", "c"), node("b"), node("c", "d"), node("d")]) == ["g:b", "g:d", "g:c", "g:a"]
+
+
+def test_a_reference_that_leads_nowhere_or_to_itself_is_no_matter() -> None:
+    assert creation_order([node("a", "gone", "a"), node("b", "other:x")]) == ["g:a", "g:b"]
+
+
+def test_a_cycle_is_cut_at_its_smallest_id_not_at_its_user() -> None:
+    assert creation_order([node("a", "c"), node("b", "c"), node("c", "b")]) == ["g:b", "g:c", "g:a"]
+
+
+def test_two_cycles_and_a_long_chain_all_come_out_once() -> None:
+    chain = [node(f"n{i:04}", f"n{i + 1:04}") for i in range(3000)]
+    order = creation_order([*chain, node("x", "y"), node("y", "x"), node("p", "q"), node("q", "p")])
+    assert len(order) == len(set(order)) == 3004
+    assert order.index("g:n2999") < order.index("g:n0000")
+
+
+def test_a_variable_is_found_by_its_public_name() -> None:
+    user = Entry("a:a", "registry.entry", {}, {"addr": "${env:ADDR|:8080}"})
+    variable = Entry("a:z", "env.variable", {}, {"variable": "ADDR"})
+    assert creation_order([user, variable]) == ["a:z", "a:a"]

@@ -1,0 +1,288 @@
+"""The link core, transition by transition."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+
+from cluster import frame as wire
+from cluster.errors import Unavailable
+from cluster.frame import Frame, Reset
+from cluster.link import (
+    ACK_BYTES,
+    ACK_DELAY,
+    BATCH_BYTES,
+    Action,
+    Closed,
+    Deliver,
+    Hold,
+    Limits,
+    LinkCore,
+    Publish,
+    State,
+)
+
+A_EPOCH, B_EPOCH, REVISION = 10, 20, 30
+
+
+def packed(number: int, size: int = 0) -> bytes:
+    envelope: bytes = msgpack.packb([1, b"to", b"from", 0, number, b"x" * size], use_bin_type=False)
+    return envelope
+
+
+def open_core(limits: Limits | None = None) -> LinkCore:
+    core = LinkCore("a", "b", limits)
+    assert core.pair(A_EPOCH, B_EPOCH, "") == []
+    return core
+
+
+def peer_core() -> LinkCore:
+    core = LinkCore("b", "a")
+    core.pair(B_EPOCH, A_EPOCH, "")
+    return core
+
+
+def sent(core: LinkCore, *numbers: int, now: float = 0.0) -> list[bytes]:
+    for number in numbers:
+        core.send(packed(number))
+    return core.frames(now)
+
+
+def arrive(core: LinkCore, payload: bytes, now: float = 0.0, revision: int = REVISION) -> list[Action]:
+    frame = wire.read(payload)
+    assert isinstance(frame, Frame)
+    return core.frame(frame, len(payload), now, revision)
+
+
+def numbers(actions: list[Action]) -> list[int]:
+    return [envelope[4] for action in actions if isinstance(action, Deliver) for envelope in action.envelopes]
+
+
+def frames_in(actions: list[Action]) -> list[Frame]:
+    frames = [wire.read(action.payload) for action in actions if isinstance(action, Publish)]
+    return [frame for frame in frames if isinstance(frame, Frame)]
+
+
+def reasons(actions: list[Action]) -> list[str]:
+    return [action.reason for action in actions if isinstance(action, Closed)]
+
+
+class TestSending:
+    def test_32_envelopes_go_in_one_frame(self) -> None:
+        a, b = open_core(), peer_core()
+        frames = sent(a, *range(70))
+        assert len(frames) == 3
+        assert [n for frame in frames for n in numbers(arrive(b, frame))] == list(range(70))
+
+    def test_a_frame_stays_under_256_kib_but_for_one_large_envelope(self) -> None:
+        a = open_core()
+        for size in (100, 300_000, 100, 200_000, 100_000):
+            a.send(packed(1, size))
+        sizes = [len(frame) for frame in a.frames(0.0)]
+        assert [size > BATCH_BYTES for size in sizes] == [False, True, False, False]
+
+    def test_it_is_refused_when_no_pair_is_known(self) -> None:
+        core = LinkCore("a", "b")
+        with pytest.raises(Unavailable, match="link to node b is closed"):
+            core.send(packed(1))
+
+    @pytest.mark.parametrize("limits", [Limits(max_envelopes=3), Limits(max_bytes=3 * len(packed(1)))])
+    def test_it_is_refused_when_too_much_waits_and_taken_again_after_the_ack(self, limits: Limits) -> None:
+        a, b = open_core(limits), peer_core()
+        frames = sent(a, 1, 2, 3)
+        with pytest.raises(Unavailable, match="wait for node b"):
+            a.send(packed(4))
+        arrive(b, frames[0])
+        (ack,) = b.acknowledge()
+        assert isinstance(ack, Publish)
+        arrive(a, ack.payload)
+        a.send(packed(4))
+        assert (a.waiting_envelopes, a.waiting_bytes) == (1, len(packed(4)))
+
+
+class TestReceiving:
+    def test_a_frame_is_delivered_once(self) -> None:
+        a, b = open_core(), peer_core()
+        (frame,) = sent(a, 1, 2)
+        assert numbers(arrive(b, frame)) == [1, 2]
+        assert arrive(b, frame) == []
+        assert b.counters.duplicates == 1
+
+    def test_a_gap_closes_both_sides_and_tells_each_once(self) -> None:
+        a, b = open_core(), peer_core()
+        _lost, second = sent(a, *range(40))
+        closed_b = arrive(b, second)
+        assert reasons(closed_b) == ["gap: expected frame 1 from node a, got 2"]
+        assert numbers(closed_b) == []
+        (empty,) = frames_in(closed_b)
+        assert (empty.n, empty.seq, empty.envelopes) == (2, 0, [])
+        closed_a = a.frame(empty, 10, 0.0, REVISION)
+        assert reasons(closed_a) == ["node b closed the link"]
+        (answer,) = frames_in(closed_a)
+        assert b.frame(answer, 10, 0.0, REVISION) == []
+        assert (a.n, b.n, a.counters.closes, b.counters.closes) == (2, 2, 1, 1)
+        assert b.counters.gaps == 1
+
+    def test_after_a_close_the_next_session_carries_traffic(self) -> None:
+        a, b = open_core(), peer_core()
+        sent(a, 1)
+        for frame in frames_in(a.close("test")):
+            b.frame(frame, 10, 0.0, REVISION)
+        assert numbers(arrive(b, sent(a, 2)[0])) == [2]
+        assert numbers(arrive(a, sent(b, 3)[0])) == [3]
+
+    def test_a_frame_of_a_former_session_is_dropped_and_answered_with_n(self) -> None:
+        a, b = open_core(), peer_core()
+        (old,) = sent(a, 1)
+        b.close("test")
+        (answer,) = frames_in(arrive(b, old))
+        assert (answer.n, answer.seq) == (2, 0)
+
+    def test_a_frame_of_a_later_session_closes_and_is_taken(self) -> None:
+        a, b = open_core(), peer_core()
+        a.close("test")
+        actions = arrive(b, sent(a, 7)[0])
+        assert reasons(actions) == ["node a closed the link"]
+        assert numbers(actions) == [7]
+        assert b.n == 2
+
+    def test_an_ack_of_what_was_never_sent_is_a_protocol_error(self) -> None:
+        a = open_core()
+        head = wire.head("b", B_EPOCH, A_EPOCH, 1)
+        assert "protocol error" in reasons(arrive(a, wire.ack(head, 1)))[0]
+
+    def test_acks_of_another_session_do_not_count(self) -> None:
+        a, b = open_core(), peer_core()
+        arrive(b, sent(a, 1)[0])
+        (ack,) = b.acknowledge()
+        assert isinstance(ack, Publish)
+        a.close("test")
+        sent(a, 2)
+        arrive(a, ack.payload)
+        assert a.waiting_envelopes == 1
+
+
+class TestAcknowledging:
+    def test_an_ack_is_due_20_ms_after_the_first_frame(self) -> None:
+        a, b = open_core(), peer_core()
+        for payload, now in zip(sent(a, *range(64)), (1.0, 1.01), strict=True):
+            arrive(b, payload, now)
+        assert b.ack_due == 1.0 + ACK_DELAY
+        (ack,) = frames_in(b.acknowledge())
+        assert (ack.seq, ack.ack) == (0, 2)
+        assert b.acknowledge() == []
+
+    def test_every_frame_carries_the_ack(self) -> None:
+        a, b = open_core(), peer_core()
+        arrive(b, sent(a, 1)[0])
+        arrive(a, sent(b, 2)[0])
+        assert a.waiting_envelopes == 0
+        assert b.ack_due is None
+
+    def test_many_bytes_are_acknowledged_at_once(self) -> None:
+        a, b = open_core(), peer_core()
+        published: list[Frame] = []
+        for number in range(ACK_BYTES // 200_000 + 1):
+            a.send(packed(number, 200_000))
+        for payload in a.frames(0.0):
+            published += frames_in(arrive(b, payload))
+        assert [frame.ack for frame in published] == [6]
+
+    def test_a_probe_is_answered_by_one_ack(self) -> None:
+        a = open_core()
+        (ack,) = frames_in(arrive(a, wire.probe(wire.head("b", B_EPOCH, A_EPOCH, 1), 0)))
+        assert (ack.seq, ack.ack, ack.envelopes) == (0, 0, [])
+
+    def test_a_frame_unacknowledged_for_too_long_closes(self) -> None:
+        a = open_core(Limits(timeout=90.0))
+        sent(a, 1, now=5.0)
+        assert a.tick(95.0) == []
+        assert reasons(a.tick(95.1)) == ["no acknowledgement from node b within 90 s"]
+
+    def test_an_envelope_unsent_for_too_long_closes(self) -> None:
+        a = open_core(Limits(timeout=90.0))
+        a.send(packed(1))
+        assert a.tick(1.0) == []
+        assert reasons(a.tick(91.1)) == ["no acknowledgement from node b within 90 s"]
+
+
+class TestEpochs:
+    def frame(self, src_epoch: int, dst_epoch: int) -> bytes:
+        return wire.data(wire.head("b", src_epoch, dst_epoch, 1), 1, 0, [packed(1)])
+
+    def test_a_frame_for_a_former_epoch_of_ours_is_reset(self) -> None:
+        assert arrive(open_core(), self.frame(B_EPOCH, A_EPOCH - 1)) == [
+            Publish(B_EPOCH, wire.reset(B_EPOCH, A_EPOCH - 1))
+        ]
+
+    def test_a_frame_from_a_former_epoch_of_the_peer_is_reset(self) -> None:
+        assert arrive(open_core(), self.frame(B_EPOCH - 1, A_EPOCH)) == [
+            Publish(B_EPOCH - 1, wire.reset(B_EPOCH - 1, A_EPOCH))
+        ]
+
+    def test_a_frame_from_an_epoch_the_watch_has_not_shown_is_held(self) -> None:
+        assert arrive(open_core(), self.frame(REVISION + 1, A_EPOCH)) == [Hold()]
+
+    def test_a_frame_for_a_later_epoch_of_ours_is_ignored(self) -> None:
+        assert arrive(open_core(), self.frame(B_EPOCH, A_EPOCH + 1)) == []
+
+    def test_nothing_is_answered_without_an_own_epoch(self) -> None:
+        core = LinkCore("a", "b")
+        core.pair(0, B_EPOCH, "")
+        assert arrive(core, self.frame(B_EPOCH, A_EPOCH)) == []
+
+    def test_the_end_of_the_peers_epoch_is_told_with_its_reason(self) -> None:
+        a = open_core()
+        assert a.pair(A_EPOCH, 0, "node b is gone") == [Closed("node b is gone")]
+        assert a.state is State.CLOSED
+
+    def test_a_new_pair_starts_at_n_1(self) -> None:
+        a = open_core()
+        a.close("test")
+        assert a.pair(A_EPOCH, 40, "registered anew") == [Closed("registered anew")]
+        assert (a.n, a.state) == (1, State.OPEN)
+
+
+class TestReset:
+    def test_it_closes_without_a_word_and_stays_silent_until_the_pair_changes(self) -> None:
+        a = open_core()
+        actions = a.reset(Reset(A_EPOCH, B_EPOCH))
+        assert reasons(actions) == ["node b does not know this node's registration"]
+        assert frames_in(actions) == []
+        with pytest.raises(Unavailable):
+            a.send(packed(1))
+        assert arrive(a, wire.probe(wire.head("b", B_EPOCH, A_EPOCH, 1), 0)) == []
+        a.pair(A_EPOCH, 40, "")
+        a.send(packed(1))
+
+    @pytest.mark.parametrize("pair", [(A_EPOCH, 21), (11, B_EPOCH), (B_EPOCH, A_EPOCH)])
+    def test_one_for_another_pair_does_nothing(self, pair: tuple[int, int]) -> None:
+        a = open_core()
+        assert a.reset(Reset(*pair)) == []
+        assert a.state is State.OPEN
+
+
+class TestDoubt:
+    def test_it_tells_the_watchers_and_says_nothing_to_the_peer(self) -> None:
+        a = open_core()
+        assert a.doubt() == [Closed("this node's own lease is in doubt")]
+        assert arrive(a, wire.probe(wire.head("b", B_EPOCH, A_EPOCH, 1), 0)) == []
+        with pytest.raises(Unavailable, match="doubt"):
+            a.send(packed(1))
+
+    def test_the_same_lease_goes_on_with_the_next_session_of_the_pair(self) -> None:
+        a, b = open_core(), peer_core()
+        (before,) = sent(a, 1)
+        a.doubt()
+        (empty,) = frames_in(a.resume())
+        assert (empty.n, empty.src_epoch) == (2, A_EPOCH)
+        assert reasons(b.frame(empty, 10, 0.0, REVISION)) == ["node a closed the link"]
+        assert numbers(arrive(b, before)) == []
+        assert numbers(arrive(b, sent(a, 2)[0])) == [2]
+
+    def test_a_new_own_epoch_ends_it_without_telling_twice(self) -> None:
+        a = open_core()
+        a.doubt()
+        assert a.pair(0, B_EPOCH, "own registration ended") == []
+        assert a.pair(50, B_EPOCH, "registered anew") == []
+        assert a.state is State.OPEN

@@ -1,0 +1,75 @@
+"""Listings for people, pipes and programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+
+from node.cli.console import Format, ago, printable, show, shown
+
+ROWS = [{"name": "a", "count": 1, "extra": None}, {"name": "long name", "count": 20, "extra": {"k": [1, True]}}]
+COLUMNS = {"name": "NAME", "count": "COUNT"}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_pipe_gets_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    show(ROWS, COLUMNS, Format.TEXT)
+    assert capsys.readouterr().out == "NAME       COUNT\na          1\nlong name  20\n"
+
+
+def test_a_program_gets_every_field_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    show(ROWS, COLUMNS, Format.JSON)
+    assert json.loads(capsys.readouterr().out) == ROWS
+
+
+def test_json_of_nothing_is_an_empty_list(capsys: pytest.CaptureFixture[str]) -> None:
+    show([], COLUMNS, Format.JSON, empty="none")
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_nothing_is_said_beside_the_result(capsys: pytest.CaptureFixture[str]) -> None:
+    show([], COLUMNS, Format.TEXT, empty="no rows here")
+    assert capsys.readouterr() == ("", "no rows here\n")
+
+
+def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    show([{"name": "[red]x[/red]", "count": 3}], COLUMNS, Format.TEXT)
+    assert "[red]x[/red]" in terminal.getvalue(), "a value is no markup"
+    assert "NAME" in terminal.getvalue()
+
+
+def test_a_value_cannot_paint_the_terminal() -> None:
+    assert printable("a\x1b[31mb\nc\ud800") == "a\\x1b[31mb\\nc\\ud800"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (True, "yes"),
+        ("", ""),
+        (1.5, "1.5"),
+        ({}, "-"),
+        ({"a": 1, "b": "x"}, "a=1 b=x"),
+        ([1, 2], "1, 2"),
+        ([], "-"),
+    ],
+)
+def test_values_in_cells(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0.0s"), (4.12, "4.1s"), (192, "3m12s"), (7500, "2h05m"), (200_000, "2d07h")]
+)
+def test_spans_of_time(seconds: float, text: str) -> None:
+    assert ago(seconds) == text

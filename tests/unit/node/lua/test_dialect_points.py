@@ -1,0 +1,124 @@
+"""What the dialect puts in: yield points, on their lines, changing no result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from node.lua.dialect import transform
+from node.lua.dialect.chunk import PROLOGUE
+from node.lua.dialect.grammar import POINT
+
+RUN = """
+    local text, quantum, most = ...
+    local turns, env = 0, setmetatable({}, { __index = _G })
+    env.__w_yield = function() coroutine.yield() return quantum end
+    env.__w_type = function(name) error("types as values: " .. name) end
+    local thread = coroutine.create(assert(load(text, "=chunk", "t", env)))
+    repeat
+        local ok, value = coroutine.resume(thread)
+        if not ok then error(value, 0) end
+        turns = turns + 1
+        if coroutine.status(thread) == "dead" then return value, turns end
+    until turns > most
+    return "endless", turns
+"""
+
+
+def points(source: str) -> str:
+    """The transformed text with each point shown as §."""
+    return transform(source, "chunk").removeprefix(PROLOGUE).replace(POINT, "§")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("while x do y() end", "while x do§ y() end"),
+        ("for i = 1, 2 do end", "for i = 1, 2 do§ end"),
+        ("for k, v in p do end", "for k, v in p do§ end"),
+        ("repeat until x", "repeat§ until x"),
+        ("do x() end", "do x() end"),
+        ("function f(a, b) end", "function f(a, b)§ end"),
+        ("local function f() return 1 end", "local function f()§ return 1 end"),
+        ("x = function(...) end", "x = function(...)§ end"),
+        ("function f(): T (g or h)() end", "function f()§    (g or h)() end"),
+        ("::a:: x() goto a", "::a:: x() §goto a"),
+        ("for i = 1, 2 do goto next ::next:: end", "for i = 1, 2 do§ goto next ::next:: end"),
+    ],
+)
+def test_points_stand_at_loops_function_bodies_and_gotos_that_go_back(source: str, expected: str) -> None:
+    assert points(source) == expected
+
+
+def test_the_counter_is_declared_on_the_first_line() -> None:
+    assert transform("return 1", "chunk") == PROLOGUE + "return 1"
+    assert transform("#!/usr/bin/env lua\nreturn 1", "chunk") == PROLOGUE + "\nreturn 1"
+    assert transform("\ufeff#!lua", "chunk") == PROLOGUE
+    assert transform("", "chunk") == PROLOGUE
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "while true do end",
+        "repeat until false",
+        "for i = 1, math.huge do end",
+        "for k in function() return 1 end do end",
+        "::a:: goto a",
+        "do ::a:: if true then goto a end end",
+        "local function f() return f() end return f()",
+        "local f f = function() f() return f() end f()",
+        "local t = setmetatable({}, { __index = function(t, k) return t end }) while true do t = t.x end",
+    ],
+)
+def test_no_endless_program_keeps_its_turn(vm: Any, source: str) -> None:
+    value, turns = vm.run(RUN, transform(source, "chunk").encode(), 10, 50)
+    assert (value, turns) == (b"endless", 51)
+
+
+def test_a_program_gives_the_same_result_in_many_turns(vm: Any) -> None:
+    source = """
+        local function fib(n: integer): integer
+            if n < 2 then return n end
+            return fib(n - 1) + fib(n - 2)
+        end
+        local sum = 0
+        for i = 1, 10 do
+            if i % 2 == 0 then goto continue end
+            sum = sum + fib(i)
+            ::continue::
+        end
+        local n = 0
+        repeat local m <const> = n + 1 n = m until m >= 5
+        ::again:: n = n + 1 if n < 9 then goto again end
+        return sum .. "/" .. n
+    """
+    value, turns = vm.run(RUN, transform(source, "chunk").encode(), 5, 10_000)
+    assert value == vm.run(source.replace(": integer", ""))
+    assert turns > 20
+
+
+class TestLocals:
+    def test_a_chunk_may_use_all_200_locals_of_lua(self, vm: Any) -> None:
+        source = "\n".join(f"local v{n} = {n}" for n in range(200)) + "\nreturn v0 + v199 + select('#', ...)"
+        text = transform(source, "chunk")
+        assert text.count("\n") == source.count("\n")
+        assert vm.run(text) == 199
+
+    def test_a_chunk_that_ends_in_a_comment_can_be_wrapped(self, vm: Any) -> None:
+        source = "\n".join(f"local v{n} = {n}" for n in range(195)) + "\nreturn v5 -- the end"
+        assert vm.run(transform(source, "chunk")) == 5
+
+    def test_locals_of_functions_do_not_add_up(self) -> None:
+        source = "\n".join(f"local function f{n}() local a, b, c, d end" for n in range(100))
+        assert transform(source, "chunk").startswith(PROLOGUE + "local")
+
+    def test_a_type_name_gets_no_local_where_there_is_no_room(self, vm: Any) -> None:
+        source = "type P = {}\n" + "\n".join(f"local v{n} = {n}" for n in range(200)) + "\nreturn P"
+        assert vm.run(transform(source, "chunk")) is None
+
+
+def test_a_type_used_as_a_value_fails_when_it_runs_and_says_its_name(vm: Any) -> None:
+    assert vm.run("__w_type = function(name) return 'type ' .. name end") is None
+    assert vm.run(transform("type Point = {x: number}\nreturn Point", "chunk")) == b"type Point"

@@ -1,0 +1,71 @@
+"""What Lua logs carries who said it, and can't disguise it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import structlog
+
+from node.modules.logger import LoggerModule
+
+PID = b"{node-1@app:processes|1-1}"
+WHO = {"pid": PID.decode(), "entry": "app:main"}
+
+
+@pytest.fixture
+async def log(asking: Any, vm: Any) -> Any:
+    """``log(fn, args...)`` casts and gives the records that came of it."""
+    asker = await asking(LoggerModule())
+
+    def cast(fn: str, *args: Any) -> list[Any]:
+        with structlog.testing.capture_logs() as records:
+            asker.dispatcher.take(vm, [51, PID, b"app:main", b"logger", fn.encode(), list(args)])
+        return list(records)
+
+    return cast
+
+
+@pytest.mark.parametrize(
+    ("level", "logged"), [("debug", "debug"), ("info", "info"), ("warn", "warning"), ("error", "error")]
+)
+def test_a_line_has_its_level_message_fields_and_place(log: Any, level: str, logged: str) -> None:
+    records = log(level, b"Room created", {b"room": b"general", b"n": 2}, b"auth", b"app:main:12")
+    assert records == [
+        {
+            "event": "Room created",
+            "log_level": logged,
+            "room": "general",
+            "n": 2,
+            "logger": "auth",
+            "location": "app:main:12",
+            **WHO,
+        }
+    ]
+
+
+def test_print_is_an_info_line(log: Any) -> None:
+    assert log("print", b"a\tb", b"app:main:3") == [
+        {"event": "a\tb", "log_level": "info", "location": "app:main:3", **WHO}
+    ]
+
+
+def test_fields_can_not_forge_who_said_it(log: Any) -> None:
+    fields = {b"pid": b"{x@y|0-0}", b"event": b"other", b"level": b"error", b"self": 1, b"exc_info": True}
+    (record,) = log("info", b"m", fields)
+    assert record["pid"] == WHO["pid"]
+    assert (record["event"], record["log_level"]) == ("m", "info")
+    assert (record["pid_"], record["event_"], record["self_"], record["exc_info_"]) == ("{x@y|0-0}", "other", 1, True)
+
+
+@pytest.mark.parametrize("fields", [None, [], {}, [b"x", 2], b"lone", 7, {1: b"x", b"1": 2}])
+def test_any_fields_are_taken(log: Any, fields: Any) -> None:
+    assert log("info", b"m", fields)[0]["event"] == "m"
+
+
+def test_binary_in_a_message_is_no_failure(log: Any) -> None:
+    assert log("info", b"\xff\x00", {b"\xfe": b"\xfd"})[0]["event"] == "\ufffd\x00"
+
+
+def test_an_unknown_function_is_refused_in_the_log(log: Any) -> None:
+    assert [record["event"] for record in log("shout", b"m")] == ["cast refused"]

@@ -1,0 +1,111 @@
+"""process.registry: names in the served scopes, and clear words about the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.errors import NameTaken, Unavailable
+from cluster.names import Registered, Scope
+from node.modules.names import NamesModule
+
+OWN, OTHER = b"{node-1@app:processes|1-1}", b"{node-1@app:processes|1-2}"
+LEASE = 77
+
+
+class FakeNames:
+    """A table of names in one scope each."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, Scope], tuple[str, int]] = {}
+        self.raising: Exception | None = None
+
+    def lookup(self, name: str) -> Registered | None:
+        for scope in (Scope.CONSISTENT, Scope.LOCAL):
+            if (name, scope) in self.held:
+                return Registered(self.held[name, scope][0], 5, scope)
+        return None
+
+    async def register(self, name: str, pid: str, scope: Scope, lease: int = 0) -> Registered:
+        if self.raising is not None:
+            raise self.raising
+        if self.held.setdefault((name, scope), (pid, lease))[0] != pid:
+            raise NameTaken(name, self.held[name, scope][0])
+        return Registered(pid, 5, scope)
+
+    async def unregister(self, name: str, pid: str, scope: Scope) -> bool:
+        if self.held.get((name, scope), ("",))[0] != pid:
+            return False
+        del self.held[name, scope]
+        return True
+
+
+@pytest.fixture
+def names() -> FakeNames:
+    return FakeNames()
+
+
+@pytest.fixture
+async def asker(asking: Any, names: FakeNames) -> Any:
+    return await asking(NamesModule(names, "node-1", lambda: LEASE))
+
+
+class TestRegister:
+    async def test_a_process_names_itself_in_the_default_scope(self, asker: Any, names: FakeNames) -> None:
+        assert await asker.value("names", "register", b"room") is True
+        assert names.held == {("room", Scope.LOCAL): (OWN.decode(), LEASE)}
+
+    async def test_in_a_cluster_the_default_is_consistent(self, asking: Any, names: FakeNames) -> None:
+        asker = await asking(NamesModule(names, "node-1", lambda: LEASE, default_scope=Scope.CONSISTENT))
+        await asker.value("names", "register", b"room", OWN, None)
+        assert names.held == {("room", Scope.CONSISTENT): (OWN.decode(), LEASE)}
+
+    async def test_a_taken_name_already_exists_and_says_by_whom(self, asker: Any) -> None:
+        await asker.value("names", "register", b"room", OWN, 2)
+        error = await asker.error("names", "register", b"room", OTHER, 2, pid=OTHER)
+        assert error[b"kind"] == b"AlreadyExists"
+        assert error[b"details"] == {b"by": OWN}
+
+    @pytest.mark.parametrize(("scope", "word"), [(1, b"EVENTUAL"), (3, b"STRONG")])
+    async def test_scopes_not_served_are_unavailable_by_name(self, asker: Any, scope: int, word: bytes) -> None:
+        error = await asker.error("names", "register", b"room", OWN, scope)
+        assert (error[b"kind"], error[b"retryable"]) == (b"Unavailable", False)
+        assert word in error[b"message"]
+        assert b"CONSISTENT" in error[b"message"]
+
+    @pytest.mark.parametrize("scope", [4, -1, True, b"LOCAL", 1.5])
+    async def test_what_is_no_scope_is_invalid(self, asker: Any, scope: Any) -> None:
+        assert (await asker.error("names", "register", b"room", OWN, scope))[b"kind"] == b"Invalid"
+
+    @pytest.mark.parametrize("name", [b"", b"{node-1@app:processes|1-1}", b"x" * 256, 7, None])
+    async def test_what_is_no_name_is_invalid(self, asker: Any, name: Any) -> None:
+        assert (await asker.error("names", "register", name))[b"kind"] == b"Invalid"
+
+    @pytest.mark.parametrize("pid", [b"{node-2@app:processes|1-1}", b"no pid"])
+    async def test_a_process_elsewhere_is_named_there(self, asker: Any, pid: bytes) -> None:
+        assert (await asker.error("names", "register", b"room", pid))[b"kind"] == b"Invalid"
+
+    async def test_without_etcd_it_is_unavailable(self, asker: Any, names: FakeNames) -> None:
+        names.raising = Unavailable("etcd is away")
+        error = await asker.error("names", "register", b"room", OWN, 2)
+        assert (error[b"kind"], error[b"retryable"]) == (b"Unavailable", True)
+
+
+class TestUnregister:
+    async def test_only_the_owner_takes_a_name_back(self, asker: Any, names: FakeNames) -> None:
+        await asker.value("names", "register", b"room", OWN, 2)
+        assert await asker.value("names", "unregister", b"room", None, 2, pid=OTHER) is False
+        assert await asker.value("names", "unregister", b"room", None, 2) is True
+        assert names.held == {}
+
+    async def test_without_a_scope_it_is_taken_back_wherever_it_is(self, asker: Any, names: FakeNames) -> None:
+        await asker.value("names", "register", b"room", OWN, 2)
+        assert await asker.value("names", "unregister", b"room") is True
+        assert await asker.value("names", "unregister", b"room") is False
+
+
+async def test_lookup_gives_the_pid_or_not_found(asker: Any) -> None:
+    await asker.value("names", "register", b"room")
+    assert await asker.value("names", "lookup", b"room") == OWN
+    assert (await asker.error("names", "lookup", b"nobody"))[b"kind"] == b"NotFound"

@@ -1,0 +1,169 @@
+"""The router: every envelope arrives somewhere, and what can't be delivered is said."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cluster.envelope import Kind, Status
+from cluster.errors import CallTimeout, MessageTooBig, Unavailable
+from cluster.names import Registered, Scope
+from node.ports import Refused
+from node.router import Router
+
+
+class Inbox:
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+
+    def post(self, item: list[Any]) -> None:
+        self.items.append(item)
+
+
+class Links:
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, list[Any]]] = []
+        self.error: Exception | None = None
+
+    def send(self, node: str, envelope: list[Any]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.sent.append((node, envelope))
+
+
+class Names:
+    def __init__(self) -> None:
+        self.held: dict[str, Registered] = {}
+
+    def lookup(self, name: str) -> Registered | None:
+        return self.held.get(name)
+
+
+@pytest.fixture
+def links() -> Links:
+    return Links()
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names()
+
+
+@pytest.fixture
+def router(links: Links, names: Names) -> Router:
+    router = Router("n1", 7, links, names)  # type: ignore[arg-type]
+    router.slots[2] = router.hosts["app:processes"] = Inbox()
+    return router
+
+
+def message(to: bytes, *, ref: int = 0, name: bytes = b"", revision: int = 0) -> list[Any]:
+    return [int(Kind.MESSAGE), to, b"{n2@app:processes|1-3}", ref, b"topic", [1], name, revision]
+
+
+OWN = b"{n1@app:processes|7-2}"
+
+
+def items(router: Router) -> list[Any]:
+    inbox = router.slots[2]
+    assert isinstance(inbox, Inbox)
+    return inbox.items
+
+
+def test_an_envelope_for_a_process_here_goes_to_the_vm_its_counter_names(router: Router) -> None:
+    envelope = message(OWN)
+    router.route(envelope)
+    assert items(router) == [envelope]
+
+
+def test_an_envelope_for_another_node_goes_over_its_link(router: Router, links: Links) -> None:
+    envelope = message(b"{n3@app:processes|4-2}")
+    router.route(envelope)
+    assert links.sent == [("n3", envelope)]
+
+
+def test_a_request_to_a_slot_without_a_vm_is_answered_noproc(router: Router, links: Links) -> None:
+    router.route([int(Kind.MONITOR), b"{n1@app:processes|7-5}", b"{n2@app:processes|1-3}", 66])
+    ((node, reply),) = links.sent
+    assert node == "n2"
+    assert reply[:5] == [int(Kind.REPLY), b"{n2@app:processes|1-3}", b"{n1@app:processes|7-5}", 66, int(Status.NOPROC)]
+
+
+def test_a_message_nobody_takes_is_a_dead_letter_with_its_reason(router: Router, links: Links) -> None:
+    links.error = Unavailable("link is closed")
+    router.route(message(b"{n3@app:processes|4-2}"))
+    (letter,) = router.dead_letters.kept()
+    assert (letter.reason, letter.to, letter.topic) == ("noconnection", "{n3@app:processes|4-2}", "topic")
+    assert router.dead_letters.counts() == {"noconnection": 1}
+
+
+def test_a_spawn_on_an_unknown_host_names_the_hosts_there_are(router: Router, links: Links) -> None:
+    router.route([int(Kind.SPAWN), b"{n1@app:nowhere|}", b"{n2@app:processes|1-3}", 9, b"app:x", [], {}])
+    ((_, reply),) = links.sent
+    assert reply[4] == int(Status.ERROR)
+    assert b"app:processes" in reply[5][b"message"]
+
+
+def test_a_message_by_name_reaches_only_the_holder_under_the_same_revision(
+    router: Router, names: Names, links: Links
+) -> None:
+    names.held["counter"] = Registered(OWN.decode(), 41, Scope.CONSISTENT)
+    router.route(message(OWN, name=b"counter", revision=41))
+    assert len(items(router)) == 1
+    router.route(message(OWN, ref=5, name=b"counter", revision=40))
+    assert len(items(router)) == 1
+    assert links.sent[-1][1][4] == int(Status.STALE_NAME)
+
+
+def test_a_node_going_down_is_told_to_every_vm(router: Router) -> None:
+    router.node_down("n2", "lease ended")
+    assert items(router) == [[45, b"n2", b"lease ended"]]
+
+
+def test_a_reply_to_a_client_of_the_side_door_is_handed_to_the_door(router: Router, links: Links) -> None:
+    got: list[Any] = []
+    router.on_client_reply = got.append
+    reply = [int(Kind.REPLY), b"{client@door|c-1}", OWN, 3, int(Status.OK), None]
+    router.route(reply)
+    assert got == [reply]
+    assert links.sent == []
+
+
+async def test_a_request_of_a_port_ends_with_the_reply(router: Router) -> None:
+    port = router.ports.open("node:test")
+    request = asyncio.ensure_future(port.send(OWN, "topic", [1], timeout=5))
+    await asyncio.sleep(0)
+    (envelope,) = items(router)
+    router.route([int(Kind.REPLY), envelope[2], OWN, envelope[3], int(Status.OK), None])
+    await request
+
+
+async def test_a_request_of_a_port_to_a_node_that_goes_down_is_refused(router: Router, links: Links) -> None:
+    port = router.ports.open("node:test")
+    request = asyncio.ensure_future(port.send(b"{n3@app:processes|4-2}", "topic", [], timeout=5))
+    await asyncio.sleep(0)
+    router.node_down("n3", "epoch ended")
+    with pytest.raises(Refused, match="outcome is unknown") as refused:
+        await request
+    assert refused.value.code == "noconnection"
+
+
+async def test_a_request_nobody_answers_ends_at_its_deadline(router: Router) -> None:
+    port = router.ports.open("node:test")
+    with pytest.raises(CallTimeout, match="message"):
+        await port.send(OWN, "topic", [], timeout=0.02)
+
+
+async def test_a_message_over_the_limit_is_refused_with_both_sizes(router: Router, links: Links) -> None:
+    links.error = MessageTooBig(2000, 1000)
+    port = router.ports.open("node:test")
+    with pytest.raises(Refused, match=r"2000 bytes.*1000 bytes"):
+        await port.send(b"{n3@app:processes|4-2}", "topic", [b"x"], timeout=1)
+
+
+async def test_a_closed_port_is_no_process_any_more(router: Router, links: Links) -> None:
+    port = router.ports.open("node:test")
+    port.close()
+    router.route([int(Kind.MESSAGE), port.pid, b"{n2@app:processes|1-3}", 8, b"topic", [], b"", 0])
+    assert links.sent[-1][1][4] == int(Status.NOPROC)
