@@ -22,7 +22,7 @@ from typing import Any, Self, TypeAlias
 import msgpack
 import structlog
 
-from cluster.bus import Connection, Subscription
+from cluster.connection import Connection, Subscription
 from cluster.envelope import MAX_MESSAGE, Status, to_raw, to_text, unpack
 from cluster.errors import NotConnected, Unavailable
 from cluster.pid import base36
@@ -157,7 +157,7 @@ class Door:
         encoded = json.dumps(answer).encode() if as_json else msgpack.packb(answer)
         try:
             self._connection.publish(reply, encoded)
-        except (NotConnected, Unavailable) as error:
+        except (NotConnected, Unavailable, ValueError) as error:
             log.warning("a client of the side door gets no answer", error=str(error))
 
 

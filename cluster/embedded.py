@@ -44,7 +44,6 @@ _LOG_TAIL_LINES = 9
 # in that range can end up connected to itself, and then the server can't have its port back.
 _PORTS = range(10240, 32000)
 _ETCD_FLAGS = (
-    "--unsafe-no-fsync",
     "--heartbeat-interval=10",
     "--election-timeout=50",
     "--max-request-bytes=8388608",
@@ -191,6 +190,11 @@ class _Guard:
             self._process.stdout.close()
         return True
 
+    def check_open(self) -> None:
+        """Raises ServerFailed outside the scope of the servers."""
+        if self._process is None or self._process.stdin is None or self._process.stdin.closed:
+            raise ServerFailed("the embedded servers are closed; use them inside `async with EmbeddedServers(...)`")
+
     def start(self, name: str, argv: Sequence[str], log: Path) -> None:
         for known in (self._pids, self._codes, self._refused):
             known.pop(name, None)
@@ -216,8 +220,9 @@ class _Guard:
         return None if self._process is not None and self._process.poll() is None else "its guardian process ended"
 
     def _send(self, command: dict[str, Any]) -> None:
-        if self._process is None or self._process.stdin is None or self._process.stdin.closed:
-            raise ServerFailed("the embedded servers are closed; use them inside `async with EmbeddedServers(...)`")
+        self.check_open()
+        assert self._process is not None
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(command).encode() + b"\n")
         except BrokenPipeError:
@@ -290,6 +295,7 @@ class Server:
 
     async def _start_once(self) -> None:
         began = time.monotonic()
+        self._guard.check_open()
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port = self.port or free_port()
         log_start = self.log.stat().st_size if self.log.exists() else 0
@@ -444,7 +450,8 @@ class EmbeddedServers:
     ``directory`` keeps their data and logs; without it they are thrown away. A port given
     is the port used, and PortTaken is raised when another program has it; 0 finds a free
     one. ``nats_args`` and ``etcd_args`` are appended to the command lines; ``progress``
-    gets one line per server that answers; ``deadline`` holds for each start.
+    gets one line per server that answers; ``deadline`` holds for each start. ``durable``: etcd keeps
+    every acknowledged write when it is killed; by default only where the data is kept.
     """
 
     def __init__(
@@ -459,8 +466,12 @@ class EmbeddedServers:
         with_etcd: bool = True,
         progress: Callable[[str], None] = lambda line: None,
         deadline: timedelta = timedelta(seconds=30),
+        durable: bool | None = None,
     ) -> None:
         self._kept = directory
+        # Without its fsync etcd also keeps what it would write in its own buffer: a kill loses acknowledged writes.
+        is_durable = directory is not None if durable is None else durable
+        etcd_args = (*(() if is_durable else ("--unsafe-no-fsync",)), *etcd_args)
         self._ports = (nats_port, etcd_port)
         self._args = (tuple(nats_args), tuple(etcd_args))
         self._with = (with_nats, with_etcd)

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import msgpack
 import structlog
 
-from cluster.bus import Connection, Subscription
+from cluster.connection import Connection, Subscription
 from cluster.envelope import MAX_MESSAGE, unpack
 from cluster.errors import MessageTooBig
 from cluster.patterns import Pattern
@@ -107,11 +107,8 @@ class EventBus:
         or Unavailable when the subscription can't be made.
         """
         listening = Listening(Pattern(system), Pattern(kind) if kind else None, listener, self)
-        group = self._groups.setdefault(listening.system.literal, _Group())
-        async with group.lock:
-            if group.subscription is None:
-                await self._listen(group, listening.system.literal)
-            group.members.append(listening)
+        while not await self._join(listening):
+            pass  # the group dissolved while we waited for it; the next one is ours
         return listening
 
     async def unsubscribe(self, listening: Listening) -> None:
@@ -121,9 +118,7 @@ class EventBus:
             return
         group.members.remove(listening)
         async with group.lock:
-            if not group.members and group.subscription is not None:
-                ended, group.subscription = group.subscription, None
-                await ended.close()
+            await self._maybe_dissolve(listening.system.literal, group)
 
     def send(self, system: str, kind: str, path: str, data: Any = None) -> None:
         """Send an application event to subscribers on all nodes.
@@ -151,6 +146,28 @@ class EventBus:
             malformed=self._counts["malformed"],
             listener_errors=self._counts["listener errors"],
         )
+
+    async def _join(self, listening: Listening) -> bool:
+        key = listening.system.literal
+        group = self._groups.setdefault(key, _Group())
+        async with group.lock:
+            if self._groups.get(key) is not group:
+                return False
+            try:
+                if group.subscription is None:
+                    await self._listen(group, key)
+                group.members.append(listening)
+            finally:
+                await self._maybe_dissolve(key, group)
+        return True
+
+    async def _maybe_dissolve(self, key: str | None, group: _Group) -> None:
+        """Forget a group without members, and end its NATS subscription."""
+        if group.members or self._groups.get(key) is not group:
+            return
+        del self._groups[key]
+        if group.subscription is not None:
+            await group.subscription.close()
 
     async def _listen(self, group: _Group, system: str | None) -> None:
         def on_message(subject: str, reply: str, payload: bytes, headers: dict[str, str] | None) -> None:

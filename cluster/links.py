@@ -14,30 +14,25 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
 import structlog
 
 from cluster import frame as wire
-from cluster.bus import Connection, Problem, Subscription, Trouble
+from cluster.connection import Connection, Problem, Subscription, Trouble
 from cluster.envelope import MAX_MESSAGE, Envelope, pack
-from cluster.errors import NodeDown, NotConnected, Unavailable
+from cluster.errors import MessageTooBig, NodeDown, NotConnected, Unavailable
 from cluster.frame import Frame, Reset
 from cluster.handlers import Handlers
+from cluster.held import HeldFrames
 from cluster.link import ACK_DELAY, Action, Closed, Counters, Deliver, Hold, Limits, LinkCore, Publish, State
 from cluster.members import Member, MemberChange
 from cluster.subjects import Subjects, untoken
 from cluster.tasks import Tasks
 
 log = structlog.get_logger("wippy.links")
-
-HOLD = 2.0
-"""Seconds a frame waits for the watch to show its sender."""
-
-HOLD_BYTES = 4 * 1024 * 1024
-"""Most bytes of such frames, over all senders."""
 
 HOUSEKEEPING = 0.5
 """Seconds between two looks at the clock for every link."""
@@ -96,23 +91,6 @@ class _Peer:
     dirty: bool = False
 
 
-@dataclass(frozen=True)
-class _Held:
-    """A frame whose sender the watch has not shown yet."""
-
-    until: float
-    size: int
-    frame: Frame
-
-
-@dataclass
-class _Waiting:
-    """The held frames, by sender."""
-
-    frames: dict[str, list[_Held]] = field(default_factory=dict)
-    size: int = 0
-
-
 class Links:
     """The links of this node. ``async with`` runs it; ``open`` makes it reachable."""
 
@@ -143,7 +121,7 @@ class Links:
         self._dirty: list[_Peer] = []
         self._flush_handle: asyncio.Handle | None = None
         self._ack_handle: asyncio.Handle | None = None
-        self._waiting = _Waiting()
+        self._held = HeldFrames()
         self._dropped: Counter[str] = Counter()
         self._received: Received | None = None
         self._down: Handlers[str, str] = Handlers("closed link")
@@ -278,9 +256,11 @@ class Links:
     def _publish(self, subject: str, payload: bytes) -> None:
         try:
             self._connection.publish(subject, payload)
-        except (NotConnected, Unavailable):
+        except (NotConnected, Unavailable) as error:
             # The frame is lost like any other on the way: the gap closes the link when the next one arrives.
-            self._dropped["not connected"] += 1
+            self._drop("not connected", subject, str(error))
+        except MessageTooBig as error:
+            self._drop("too big", subject, f"{error} (max_payload of the NATS server: set it to 1 MiB or more)")
 
     # -- receiving
 
@@ -357,24 +337,16 @@ class Links:
     # -- frames from nodes the watch has not shown yet
 
     def _hold(self, src: str, frame: Frame, size: int) -> None:
-        waiting = self._waiting
-        if waiting.size + size > HOLD_BYTES:
+        if not self._held.add(src, frame, size, self._clock()):
             self._drop("held too many", src, "the watch is behind")
-            return
-        waiting.size += size
-        waiting.frames.setdefault(src, []).append(_Held(self._clock() + HOLD, size, frame))
 
     def _replay(self, src: str) -> None:
-        for held in self._waiting.frames.pop(src, []):
-            self._waiting.size -= held.size
-            self._on_frame(src, held.frame, held.size)
+        for frame, size in self._held.take(src):
+            self._on_frame(src, frame, size)
 
     def _expire(self, now: float) -> None:
-        for src in list(self._waiting.frames):
-            if self._waiting.frames[src][0].until < now:
-                for held in self._waiting.frames.pop(src):
-                    self._waiting.size -= held.size
-                    self._drop("sender unknown", src, f"epoch {held.frame.src_epoch} did not show in the watch")
+        for src, frame in self._held.expire(now):
+            self._drop("sender unknown", src, f"epoch {frame.src_epoch} did not show in the watch")
 
     # -- what the watch and the connection say
 
@@ -434,7 +406,7 @@ class Links:
             epoch=self._epoch,
             links=[_stats(node, peer.core) for node, peer in sorted(self._peers.items())],
             dropped=dict(self._dropped),
-            held=sum(map(len, self._waiting.frames.values())),
+            held=len(self._held),
         )
 
 

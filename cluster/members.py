@@ -232,13 +232,16 @@ class Registration:
             ) from None
         return self.epoch
 
-    async def set_state(self, state: NodeState) -> None:
-        """Publish what this node offers now. Raises NodeDown when the registration is over."""
-        await self.describe(_with_state(self.description, state))
+    async def set_state(self, state: NodeState, *when: Compare) -> bool:
+        """Publish what this node offers now, if ``when`` holds; whether it did.
 
-    async def describe(self, description: Description) -> None:
-        """Replace the value. Raises NodeDown when the registration is over, Unavailable, OutcomeUnknown."""
-        mine = [Compare.create(self._key, "=", self.epoch)]
+        Raises NodeDown when the registration is over, Unavailable, OutcomeUnknown.
+        """
+        return await self.describe(_with_state(self.description, state), *when)
+
+    async def describe(self, description: Description, *when: Compare) -> bool:
+        """Replace the value, if ``when`` holds; whether it did. Raises as ``set_state``."""
+        mine = [Compare.create(self._key, "=", self.epoch), *when]
         put = [Put(self._key, description.to_json(), lease=self._lease.id)]
         for _ in range(_ATTEMPTS):
             try:
@@ -247,9 +250,12 @@ class Registration:
                 await asyncio.sleep(POLL)
                 continue
             if not result.succeeded:
+                held = await self._etcd.get(self._key)
+                if when and held is not None and held.create_revision == self.epoch:
+                    return False
                 raise NodeDown(self._node, self.epoch)
             self.description = description
-            return
+            return True
         raise OutcomeUnknown(f"etcd did not say whether node {self._node} is described as {description.state.value}")
 
     async def _create(self) -> Member | None:

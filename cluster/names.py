@@ -34,6 +34,9 @@ log = structlog.get_logger("wippy.names")
 MAX_NAME = 255
 """Bytes."""
 
+MAX_OWN = 20_000
+"""Most cluster names of one node: they all end in one revision when its lease does."""
+
 RELEASE_WITHIN = 60.0
 """Seconds in which the names of an ended process are freed, or left to the end of the lease."""
 
@@ -83,6 +86,7 @@ class Names:
         self._local: dict[str, Registered] = {}
         self._cluster: dict[str, Registered] = {}
         self._by_pid: dict[str, set[str]] = {}
+        self._own: set[str] = set()
         self._giving_back: Counter[str] = Counter()
         self._registering: Counter[str] = Counter()
         self._ended: set[str] = set()
@@ -154,8 +158,7 @@ class Names:
                 self._set_cluster(name, None)
 
     def stats(self) -> NamesStats:
-        own = sum(1 for registered in self._cluster.values() if self._is_own(registered.pid))
-        return NamesStats(local=len(self._local), cluster=len(self._cluster), own=own)
+        return NamesStats(local=len(self._local), cluster=len(self._cluster), own=len(self._own))
 
     # -- local names
 
@@ -180,6 +183,8 @@ class Names:
         present = self._cluster.get(name)
         if present is not None and present.pid != pid:
             raise NameTaken(name, present.pid)
+        if len(self._own) >= MAX_OWN:
+            raise Unavailable(f"this node holds {MAX_OWN} cluster names, its limit; {name!r} was not registered")
         self._registering[pid] += 1
         try:
             holding = await owned.create(self._etcd, self._keys.name(name), pid.encode(), lease)
@@ -258,6 +263,10 @@ class Names:
         if before == registered:
             return
         self._update(name, self._cluster, registered)
+        if registered is not None and self._is_own(registered.pid):
+            self._own.add(name)
+        else:
+            self._own.discard(name)
         lost = before is not None and (registered is None or registered.pid != before.pid)
         if lost and before is not None and self._is_own(before.pid) and name not in self._giving_back:
             log.warning("name revoked", name=name, pid=before.pid)

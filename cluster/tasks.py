@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import structlog
 
 log = structlog.get_logger("wippy.tasks")
+
+T = TypeVar("T")
 
 
 class Tasks:
@@ -34,7 +36,7 @@ class Tasks:
     ) -> None:
         await self.close()
 
-    def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Run ``work`` until it ends or the scope is left. Raises RuntimeError when the scope was left already."""
         if self._closed:
             work.close()

@@ -158,9 +158,12 @@ class Format(Protocol):
 
 
 class Json:
-    """One JSON object per line: time, level, message, node, logger, pid, entry, location, then the fields."""
+    """One JSON object per line: time, level, message, node, logger, pid, entry, location, then the fields.
 
-    ORDER = ("level", "logger", "node", "pid", "entry", "location")
+    A program's field that is named like one of these gets a trailing underscore.
+    """
+
+    ORDER = ("logger", "node", "pid", "entry", "location")
 
     def line(self, now: float, record: Record) -> str:
         ordered: dict[str, Any] = {
@@ -171,7 +174,11 @@ class Json:
         for key in self.ORDER:
             if key in record:
                 ordered[key] = record.pop(key)
+        fields = record.pop("fields", {})
         ordered.update(record)
+        for key, value in fields.items():
+            if ordered.get(key) != value:
+                ordered[f"{key}_" if key in ordered else key] = value
         try:
             return json.dumps(ordered, allow_nan=False, default=str) + "\n"
         except (TypeError, ValueError, RecursionError):
@@ -206,12 +213,14 @@ class Console:
 
     def line(self, now: float, record: Record) -> str:
         level, event = record.pop("level", "info"), _shown(record.pop("event", ""))
-        node, place = record.pop("node", ""), self._place(record)
+        node, pid, place = record.pop("node", ""), record.get("pid"), self._place(record)
         trace = record.pop("exception", "")
         parts = [f"{self._dim}{self._time(now)}{self._reset} {self._mark.get(level, level)}"]
         if node:
             parts.append(f"{self._dim}{node}{self._reset}")
-        fields = " ".join(f"{self._dim}{_shown(key)}={self._reset}{_field(value)}" for key, value in record.items())
+        said = {key: value for key, value in record.pop("fields", {}).items() if value != pid or key != "pid"}
+        pairs = (*record.items(), *said.items())
+        fields = " ".join(f"{self._dim}{_shown(key)}={self._reset}{_field(value)}" for key, value in pairs)
         message = event.ljust(MESSAGE_WIDTH) if fields or place else event
         parts.append(f"{self._bold}{message}{self._reset}")
         if fields:

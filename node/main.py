@@ -32,13 +32,14 @@ from cluster.fencing import LeaseKeeper
 from cluster.keys import Keys
 from cluster.members import Description, NodeState, Registration, draw_incarnation
 from cluster.registry import Entry
+from cluster.registry.publish import Take
 from cluster.subjects import Subjects
 from cluster.tasks import Tasks
 from node.execution import CannotRun, Execution
 from node.logs import Logs
 from node.output import Output
 from node.ownership import Ownership
-from node.parts import Parts, build_parts
+from node.parts import CAPABILITY, Parts, build_parts
 from node.settings import Settings
 from node.settings.schema import Etcd as EtcdSettings
 from node.settings.schema import Nats as NatsSettings
@@ -158,7 +159,8 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
         await stack.enter_async_context(watch)
 
         await stack.enter_async_context(parts.registry)
-        published = await parts.registry.publish(options.entries, options.publish, author=name)
+        # files that are the truth at every start win over what was changed at run time
+        published = await parts.registry.publish(options.entries, options.publish, author=name, take=Take.FILES)
         await parts.registry.reached(published.version)
         await stack.enter_async_context(parts.dispatcher)
         await stack.enter_async_context(parts.io)
@@ -169,8 +171,9 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
         tasks.start(parts.convergence.run(), "convergence")
         stack.push_async_callback(parts.drain, settings.shutdown.timeout)
 
-        await parts.set_state(NodeState.READY)
+        await parts.become_ready()
         await stack.enter_async_context(parts.folding)
+        await stack.enter_async_context(parts.collector)
         tasks.start(parts.supervisor.run(), "supervisor")
         parts.supervisor.open()
         stack.push_async_callback(parts.supervisor.stop, "service stopping")
@@ -193,6 +196,7 @@ def _description(options: NodeOptions, incarnation: int, parts: Parts) -> Descri
         incarnation=incarnation,
         labels=_labels(options.settings),
         version=VERSION,
+        capability=CAPABILITY,
         http=parts.probes.address,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -210,6 +214,7 @@ async def _serve(options: NodeOptions, parts: Parts, stop: asyncio.Event) -> int
     if host is None:
         raise CannotRun("the application has no terminal.host; add an entry of that kind, or name a host with --host")
     await parts.supervisor.settled(SETTLE)
+    parts.hold_logs(host)
     execution = Execution(parts.router.ports, options.node)
     async with Tasks("run") as tasks:
         running = tasks.start(execution.run(options.execute, host, list(options.args)), "execute")

@@ -29,7 +29,7 @@ from cluster.members import Member, Members, NodeState, Registration
 from cluster.names import Names, Scope
 from cluster.pid import VM_SLOTS, base36
 from cluster.placement import ranking
-from cluster.registry import Entry, Folding, Registry, RegistryState
+from cluster.registry import Collector, Entry, Folding, Registry, RegistryState, read_floor
 from cluster.subjects import Subjects
 from cluster.tasks import Tasks
 from node.admin import Admin
@@ -38,6 +38,7 @@ from node.convergence import Convergence
 from node.env import EnvRegistry
 from node.host import VmConfig, Watchdog
 from node.hosts import Hosts
+from node.kinds import KINDS
 from node.kinds.check import Checker
 from node.kinds.code import code_package, is_code
 from node.logs import Logs
@@ -66,6 +67,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger("wippy.node")
 
 DOOR_DEADLINE = 5.0
+FLOOR_PAUSE = 0.5
+CAPABILITY = dict.fromkeys(KINDS, 1)
+"""The kinds this node knows, with the numbers of their schemas."""
 
 
 @dataclass
@@ -76,6 +80,7 @@ class Parts:
     settings: Settings
     etcd: Etcd
     watch: PrefixWatch
+    keys: Keys
     subjects: Subjects
     bus: Bus
     members: Members
@@ -87,6 +92,7 @@ class Parts:
     router: Router
     registry: Registry
     folding: Folding
+    collector: Collector
     dispatcher: Dispatcher
     hosts: Hosts
     watchdog: Watchdog
@@ -98,6 +104,7 @@ class Parts:
     probes: ProbeServer
     io: IoModule
     output: Output
+    logs: Logs
     make_registration: Callable[[], Registration]
     registration: Registration | None = None
     state: NodeState = NodeState.JOINING
@@ -111,6 +118,21 @@ class Parts:
         await self.registration.set_state(state)
         self.state = state
 
+    async def become_ready(self) -> None:
+        """Joining -> ready (R1): only a node that knows every kind in use; one that doesn't waits, saying why."""
+        assert self.registration is not None
+        said: list[str] = []
+        while True:
+            floor = await read_floor(self.etcd, self.keys)
+            unmet = floor.unmet(CAPABILITY)
+            if not unmet and await self.registration.set_state(NodeState.READY, floor.unchanged(self.keys)):
+                self.state = NodeState.READY
+                return
+            if unmet and unmet != said:
+                log.error("this node can't become ready; upgrade it", lacks=unmet)
+                said = unmet
+            await asyncio.sleep(FLOOR_PAUSE)
+
     async def register(self) -> None:
         """Register under the keeper's lease; the epoch's subjects are subscribed when it returns."""
         self.registration = self.make_registration()
@@ -122,7 +144,10 @@ class Parts:
         """A new lease after the former was lost, and a registration under it."""
         await self.keeper.new_lease()
         await self.register()
-        await self.set_state(self.state)
+        if self.state is NodeState.READY:
+            await self.become_ready()
+        else:
+            await self.set_state(self.state)
 
     async def open_control(self, epoch: int) -> None:
         """Answer queries under this epoch's subject."""
@@ -151,6 +176,11 @@ class Parts:
         log.error("part failed", part=what, exc_info=error)
         self.failure = f"{what}: {error}"
         self.failed.set()
+
+    def hold_logs(self, host: str) -> None:
+        """Show no log lines below errors, when the terminal host wants the terminal for its process alone."""
+        entry = self.registry.state.get(host)
+        self.logs.held = entry is not None and entry.data.get("hide_logs") is True
 
     def print(self, text: str) -> None:
         """Write a line to standard output."""
@@ -182,8 +212,8 @@ def build_parts(
     router = Router(name, incarnation, links, names)
     events = EventBus(bus.data, subjects, name, incarnation)
     checker = Checker(MODULES)
-    registry = Registry(etcd, watch, keys, name, lambda state: checker.problems(state.entries()))
-    folding = Folding(etcd, watch, keys, registry, lambda: _fold_rank(members, name))
+    registry = Registry(etcd, watch, keys, name, lambda state: checker.problems(state.entries()), capability=CAPABILITY)
+    folding = Folding(etcd, watch, keys, registry, lambda: _registry_rank(members, name))
     env = EnvRegistry(os.environ, options.directory)
     stores = Stores(etcd, keys, env.lookup)
     supervisor = Supervisor(
@@ -264,6 +294,7 @@ def build_parts(
         settings=settings,
         etcd=etcd,
         watch=watch,
+        keys=keys,
         subjects=subjects,
         bus=bus,
         members=members,
@@ -275,6 +306,7 @@ def build_parts(
         router=router,
         registry=registry,
         folding=folding,
+        collector=Collector(etcd, keys, lambda: _registry_rank(members, name)),
         dispatcher=dispatcher,
         hosts=hosts,
         watchdog=Watchdog(hosts.vms),
@@ -286,6 +318,7 @@ def build_parts(
         probes=_probes(settings, view),
         io=io,
         output=output,
+        logs=logs,
         make_registration=make_registration,
     )
     _wire(parts, tasks)
@@ -322,9 +355,8 @@ def _cancel(pid: str, reason: str) -> list[Any]:
 
 
 def _release_names(parts: Parts, tasks: Tasks, pid: bytes) -> None:
-    text = pid.decode("utf-8", "surrogateescape")
-    if parts.names.names_of(text):
-        tasks.start(parts.names.release(text), "release names")
+    # also when it has no name yet: a registration may be under way
+    tasks.start(parts.names.release(pid.decode("utf-8", "surrogateescape")), "release names")
 
 
 def _is_code(state: RegistryState, id: str) -> bool:
@@ -341,7 +373,7 @@ def _code(state: RegistryState, id: str) -> dict[bytes, Any]:
     return code_package(entry, state.version)
 
 
-def _fold_rank(members: Members, node: str) -> int:
+def _registry_rank(members: Members, node: str) -> int:
     ranked = ranking("config", 0, [member.node for member in members.ready()])
     return ranked.index(node) if node in ranked else len(ranked)
 

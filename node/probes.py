@@ -132,7 +132,7 @@ class ProbeServer:
                 if error.errno != errno.EADDRINUSE:
                     raise PortTaken(f"can't serve metrics on {self._host}:{port}: {error}") from None
         tried = f"port {ports[0]} is" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]} are all"
-        raise PortTaken(f"can't serve metrics: {tried} taken on {self._host}; set another prometheus.address")
+        raise PortTaken(f"can't serve metrics: {tried} taken on {self._host}; set another with metrics.port")
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._tasks) >= MAX_CONNECTIONS:

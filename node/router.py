@@ -26,6 +26,7 @@ ANSWERED = frozenset(
     {Kind.SPAWN, Kind.CALL, Kind.MONITOR, Kind.UNMONITOR, Kind.LINK, Kind.UNLINK, Kind.CANCEL, Kind.TERMINATE}
 )
 """Kinds that are requests whenever their ref is not 0. A MESSAGE is one too, but leaves a dead letter."""
+MESSAGE = int(Kind.MESSAGE)
 HOSTED = frozenset({Kind.SPAWN, Kind.CALL})
 CLIENT = b"{client@door|"
 """How the PIDs of clients of the side door begin."""
@@ -55,6 +56,9 @@ class Router:
         self.slots: dict[int, Inbox] = {}
         self.hosts: dict[str, Inbox] = {}
         self.dead_letters = DeadLetters()
+        self.messages_in = 0
+        """Messages from other nodes, so far."""
+        self.messages_out = 0
         self.by_name_allowed: Callable[[], bool] = lambda: True
         self.on_client_reply: Callable[[Envelope], None] = lambda envelope: None
 
@@ -72,6 +76,8 @@ class Router:
             text = self._texts[node] = node.decode("utf-8", "surrogateescape")
         try:
             self._links.send(text, envelope)
+            if envelope[0] == MESSAGE:
+                self.messages_out += 1
         except MessageTooBig as error:
             self.refuse(envelope, Status.ERROR, error_map("Invalid", str(error)), "too_big")
         except (Unavailable, NodeDown, NotConnected) as error:
@@ -103,6 +109,8 @@ class Router:
         """Envelopes from another node, in their order."""
         own = self._own
         for envelope in envelopes:
+            if envelope[0] == MESSAGE:
+                self.messages_in += 1
             if node_of(envelope[1]) == own:
                 self.deliver(envelope)
             else:

@@ -113,6 +113,7 @@ class NodeView:
             "incarnation": self.incarnation,
             "state": self.state().value,
             "os_pid": os.getpid(),
+            "processes": sum(host.vm.processes for host in self.hosts.stats()),
             "registry_version": self.registry.state.version,
             "converged_version": self.convergence.version,
             "degraded": [asdict(one) for one in self.convergence.degraded()],
@@ -145,13 +146,13 @@ class NodeView:
         return {"sent": stats.sent, "received": stats.received, "delivered": stats.delivered}
 
     def _messages(self) -> dict[str, int]:
-        total = {"local": 0, "remote_in": 0, "remote_out": 0}
-        for host in self.hosts.stats():
-            total["local"] += host.counters.received
-        for link in self.links.stats().links:
-            total["remote_in"] += link.envelopes_in
-            total["remote_out"] += link.envelopes_out
-        return total
+        received = sum(host.counters.received for host in self.hosts.stats())
+        remote = self.router.messages_in
+        return {
+            "local": max(received - remote, 0),
+            "remote_in": remote,
+            "remote_out": self.router.messages_out,
+        }
 
     def _dead_letters(self) -> dict[str, int]:
         counts = self.router.dead_letters.counts()

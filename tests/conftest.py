@@ -8,9 +8,11 @@ WIPPY_NO_SKIPS=1 in the environment every skip is a failure.
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Generator
+from typing import TypeVar
 
 import pytest
 import pytest_asyncio
@@ -18,11 +20,35 @@ import pytest_asyncio
 from cluster.embedded import EmbeddedServers, ServerMissing, etcd_binary, nats_binary
 from cluster.etcd import Etcd
 
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def pytest_configure() -> None:
+    """No garbage collection while test modules are compiled.
+
+    A collection in the middle of it, when weak references of ours call back, can end CPython 3.11 in
+    "AST constructor recursion depth mismatch".
+    """
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With WIPPY_NO_SKIPS=1 a skipped test has failed."""
-    report = yield
+    return _without_skips((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a module that skips itself as a whole."""
+    return _without_skips((yield))
+
+
+def _without_skips(report: Report) -> Report:
     if os.environ.get("WIPPY_NO_SKIPS") == "1" and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skips are failures here (WIPPY_NO_SKIPS=1): {report.longrepr}"
@@ -53,7 +79,7 @@ async def servers(binaries: None) -> AsyncIterator[EmbeddedServers]:
 @pytest_asyncio.fixture
 async def own_servers(binaries: None) -> AsyncIterator[EmbeddedServers]:
     """A fresh pair for one test, to stop, kill and restart."""
-    async with EmbeddedServers() as servers:
+    async with EmbeddedServers(durable=True) as servers:
         yield servers
 
 

@@ -16,6 +16,9 @@ OUTSIDE = b"{n1@node:test|1-0}"
 """A PID of the node itself: where a test stands."""
 REMOTE = b"{n2@app:processes|5-2a}"
 
+PATIENCE = 0.5
+"""Seconds until a timer that a test waits for."""
+
 
 class World:
     """Answers code requests from its entries and module calls from ``modules``; collects everything else."""
@@ -60,7 +63,10 @@ class World:
         self._pending.extend(items)
 
     def run(self, *items: Item, seconds: float = 10.0, until: Callable[[], bool] | None = None) -> list[Item]:
-        """Step until nothing is left to do (waiting for timers) or ``until`` holds. Returns what came out."""
+        """Step until nothing is left to do or ``until`` holds. Returns what came out.
+
+        Waits for timers that are due within ``PATIENCE``; deadlines of requests are further off.
+        """
         self._pending.extend(items)
         deadline = time.monotonic() + seconds
         mark = len(self.out)
@@ -75,7 +81,7 @@ class World:
                 return self.out[mark:]
             if self._pending or stepped.wait == 0:
                 continue
-            if stepped.wait is None:
+            if stepped.wait is None or stepped.wait > PATIENCE:
                 return self.out[mark:]
             time.sleep(min(stepped.wait, 0.05))
 

@@ -104,7 +104,7 @@ class Etcd:
         (``more`` is then true). ``exact_range`` reads first key to end (exclusive) instead of a prefix.
         """
         if exact_range is not None:
-            begin, end = encode_key(exact_range[0]), encode_key(exact_range[1])
+            begin, end = encode_key(exact_range[0]) or b"\0", encode_key(exact_range[1])
         else:
             begin, end = encode_key(prefix) or b"\0", prefix_end(encode_key(prefix))
         if start_after is not None:

@@ -41,6 +41,7 @@ _OPTIONS = [
     # a connection that went silent is noticed by pings; etcd refuses more than one per 5 s
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     # nothing is sent twice behind our back
     ("grpc.enable_retries", 0),

@@ -28,15 +28,19 @@ def batches_of(events: Iterable[rpc.Event], *, after: int) -> list[Batch]:
 
 def ranges_without(prefix: str, holes: Sequence[str]) -> list[tuple[str, str]]:
     """The ranges (first key, end) of all keys under ``prefix`` that are under none of ``holes``."""
-    ranges = []
+    to_the_end = b"\0"
+    end = prefix_end(encode_key(prefix))
     begin = encode_key(prefix)
+    ranges = []
     for hole in sorted(encode_key(one) for one in holes):
         if begin < hole:
             ranges.append((begin, hole))
         begin = max(begin, prefix_end(hole))
-    end = prefix_end(encode_key(prefix))
-    if begin < end or end == b"\0":
-        ranges.append((begin, end))
+        if prefix_end(hole) == to_the_end:
+            break
+    else:
+        if begin < end or end == to_the_end:
+            ranges.append((begin, end))
     return [(decode_key(begin), decode_key(end)) for begin, end in ranges]
 
 

@@ -162,6 +162,12 @@ class Folding:
             outcome = await self._registry.fold(fold, guard)
         except Invalid as invalid:
             return await self._refuse(fold.id, mod, revision, version, str(invalid))
+        except (ClusterError, TimeoutError):
+            raise
+        except Exception as error:
+            # A validator that fails on one operator's value must not end the folding of all others.
+            log.exception("an overlay could not be checked", entry=fold.id)
+            return await self._refuse(fold.id, mod, revision, version, f"it could not be checked: {error!r}")
         match outcome:
             case Committed(info):
                 log.info("overlay folded", entry=fold.id, mod=mod, version=info.version)

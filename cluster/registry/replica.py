@@ -36,7 +36,7 @@ log = structlog.get_logger("wippy.registry")
 
 OnChange = Callable[[RegistryState, RegistryState, frozenset[str]], None]
 
-_RECENT = 16
+_RECENT = 8
 
 
 class Replica:
@@ -152,6 +152,10 @@ class Replica:
                     head=self._head.version,
                     error=str(error),
                 )
+                await asyncio.sleep(pause(failures))
+                failures += 1
+            except Exception:
+                log.exception("the registry can't go on; it is tried again", version=self._state.version)
                 await asyncio.sleep(pause(failures))
                 failures += 1
 

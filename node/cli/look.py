@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +27,8 @@ async def nodes(client: Client, format: Listing = Format.TEXT, as_json: AsJson =
     health = await client.ask_all("health")
     rows = [_node(member, health.by_node.get(member.node), health.silent.get(member.node)) for member in members]
     rows += list(_gone({member.node for member in members}))
-    columns = {
-        "node": "NODE", "state": "STATE", "processes": "PROCESSES", "registry": "REGISTRY",
-        "up": "UP", "metrics": "METRICS", "epoch": "EPOCH",
-    }  # fmt: skip
+    columns = {"node": "NODE", "state": "STATE", "processes": "PROCESSES", "registry": "REGISTRY", "up": "UP"}
+    columns |= {"pid": "OS PID", "metrics": "METRICS"}
     empty = f"cluster {client.cluster!r} has no nodes; start one with `wippy run`"
     show(rows, columns, listing(format, as_json), empty=empty)
 
@@ -60,6 +59,11 @@ def _up(started: str) -> str | None:
         return None
 
 
+def _since(started: Any) -> str | None:
+    """How long ago a moment in nanoseconds was."""
+    return ago(time.time() - started / 1e9) if isinstance(started, int) else None
+
+
 def _gone(present: set[str]) -> Iterator[dict[str, Any]]:
     """Nodes of the development cluster here that are registered no more."""
     file = find_file(Path.cwd())
@@ -79,14 +83,18 @@ async def ps(
     as_json: AsJson = False,
 ) -> None:
     """The processes of all nodes."""
-    answers = await client.ps()
+    answers, names = await client.ps(), await client.names()
+    named: dict[str, set[str]] = {}
+    for held in names.by_node.values():
+        for name in held:
+            named.setdefault(name["pid"], set()).add(name["name"])
     rows = [
-        {"node": node, **process}
+        {"node": node, **process, "names": sorted(named.get(process["pid"], ())), "up": _since(process.get("started"))}
         for node, processes in answers.by_node.items()
         for process in processes
         if on in (None, node) and host in (None, process.get("host")) and entry in (None, process.get("entry"))
     ]
-    columns = {"pid": "PID", "entry": "ENTRY", "names": "NAMES", "state": "STATE", "mailbox": "MAILBOX"}
+    columns = {"pid": "PID", "entry": "ENTRY", "names": "NAMES", "state": "STATE", "mailbox": "MAILBOX", "up": "UP"}
     show(rows, columns, listing(format, as_json), empty="no processes")
     warn_silent(answers.silent)
 
@@ -109,8 +117,12 @@ async def names(client: Client, format: Listing = Format.TEXT, as_json: AsJson =
 async def services(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
     """The supervised services: which node runs each, and in what state."""
     answers = await client.services()
-    rows = [{"node": node, **service} for node, held in answers.by_node.items() for service in held]
-    rows.sort(key=lambda row: (str(row.get("id")), row["node"]))
-    columns = {"id": "SERVICE", "node": "NODE", "state": "STATE", "pid": "PID", "restarts": "RESTARTS"}
-    show(rows, columns, listing(format, as_json), empty="no services")
+    rows: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for node, told in answers.by_node.items():
+        for service in told:
+            key = (service["service"], service["replica"], service["node"])
+            if service["node"] == node or key not in rows:  # what others know of a replica gives way to its own node
+                rows[key] = service
+    columns = {"service": "SERVICE", "node": "NODE", "state": "STATE", "pid": "PID", "restarts": "RESTARTS"}
+    show([rows[key] for key in sorted(rows)], columns, listing(format, as_json), empty="no services")
     warn_silent(answers.silent)

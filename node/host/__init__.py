@@ -1,10 +1,10 @@
 """Where Lua runs: one VM with many processes per host entry, each VM in a thread of its own.
 
-    boundary    the items that cross between Python and the kernel, and how values are converted
-    sources     the Lua text a VM is made of
-    kernel      a VM without a thread: make it, step it
-    vm          the thread around it: what the node posts to and gets batches from
-    watchdog    tells of a VM that does not come back from a step
+boundary    the items that cross between Python and the kernel, and how values are converted
+sources     the Lua text a VM is made of
+kernel      a VM without a thread: make it, step it
+vm          the thread around it: what the node posts to and gets batches from
+watchdog    tells of a VM that does not come back from a step
 """
 
 from node.host.kernel import VmConfig as VmConfig

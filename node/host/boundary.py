@@ -104,7 +104,8 @@ def from_lua(value: Any) -> Any:
     """A Lua value in Python. Tables are copied whole; the kernel sends no cycles."""
     if type(value) is not _table_type:
         return value
-    pairs = list(value.items())
+    table: Any = value
+    pairs = list(table.items())
     if not pairs:
         return []
     first, last = pairs[0][0], pairs[-1][0]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lupa.lua54 as lupa
 
@@ -84,7 +84,9 @@ class Kernel:
             max_memory=0,
         )
         self._lua.set_overflow_handler(float)
-        settings = {name.encode(): value for name, value in asdict(config).items() if name != "step" and value is not None}
+        settings = {
+            name.encode(): value for name, value in asdict(config).items() if name != "step" and value is not None
+        }
         settings |= {b"slot": slot, b"node": node.encode(), b"incarnation": incarnation, b"host": host.encode()}
         halves = {name.encode(): with_points(name, text) for name, text in modules.items()}
         halves |= {name.encode(): text for name, text in read_modules().items()}

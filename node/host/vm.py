@@ -33,6 +33,10 @@ BATCH = 2000
 """Items taken into one step, so that converting them does not outlast the step."""
 LARGEST_BACKLOG = 20_000
 """Items out of the VM that nobody took yet; beyond, it waits."""
+DELIVERY_SLICE = 0.005
+DELIVERY_PAUSE = 0.001
+"""Seconds of the event loop that output may take in one go, and how long it then gives way."""
+DELIVERED_AT_ONCE = 256
 NAP = 0.02
 STEP_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 BOOT_DEADLINE = timedelta(seconds=10)
@@ -196,13 +200,24 @@ class Vm:
             self._bell.release()
 
     def _deliver(self) -> None:
-        self._delivering = False
+        """Hand over what is there, for at most a slice of the loop's time: others on the loop have their turn."""
+        until = time.monotonic() + DELIVERY_SLICE
         while self._outbox:
             batch = self._outbox.popleft()
-            self._taken_out += len(batch)
-            kept = [item for item in batch if not self._is_ours(item)]
+            now, later = batch[:DELIVERED_AT_ONCE], batch[DELIVERED_AT_ONCE:]
+            if later:
+                self._outbox.appendleft(later)
+            self._taken_out += len(now)
+            kept = [item for item in now if not self._is_ours(item)]
             if kept:
                 self._on_output(self, kept)
+            if time.monotonic() > until and self._outbox:
+                self._loop.call_later(DELIVERY_PAUSE, self._deliver)
+                return
+        self._delivering = False
+        if self._outbox:  # put there by the VM's thread since the look above
+            self._delivering = True
+            self._loop.call_soon(self._deliver)
         if self._sleeping:
             self._ring()
 
@@ -210,7 +225,9 @@ class Vm:
         """What the VM handles itself."""
         match item[0]:
             case Out.COMPLAINT:
-                log.error("kernel complains", slot=self.slot, host=self.host_id, problem=item[1].decode("utf-8", "replace"))
+                log.error(
+                    "kernel complains", slot=self.slot, host=self.host_id, problem=item[1].decode("utf-8", "replace")
+                )
             case Out.STOPPED:
                 self._stopped.set()
                 return False
@@ -249,8 +266,8 @@ class Vm:
                 continue
             if not self._inbox and wait != 0:
                 self._sleep(wait)
-                if self._ending:
-                    return
+                wait = 0
+                continue
             wait = self._step(kernel)
 
     def _step(self, kernel: Kernel) -> float | None:

@@ -19,11 +19,16 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
+
 from node.modules.contract import Answer, Caller, LuaError, Values, argument, unavailable
 from node.output import STDERR, STDOUT, Output
 
+log = structlog.get_logger("wippy.io")
+
 DEFAULT_READ = 1024
 LARGEST_READ = 1024 * 1024
+DRAIN_DEADLINE = 2.0
 
 
 class Keyboard:
@@ -158,7 +163,11 @@ class IoModule:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._raw.reset()
-        await self._output.drained()
+        try:
+            async with asyncio.timeout(DRAIN_DEADLINE):
+                await self._output.drained()
+        except TimeoutError:
+            log.warning("the terminal did not take all output", bytes=self._output.pending, after=DRAIN_DEADLINE)
 
     def call(self, caller: Caller, fn: str, args: Values) -> Answer:
         if caller.vm.slot not in self.terminals:

@@ -8,7 +8,7 @@
 
 local byte, char, find, format, gsub, match, sub =
     string.byte, string.char, string.find, string.format, string.gsub, string.match, string.sub
-local concat, sort = table.concat, table.sort
+local concat, remove, sort = table.concat, table.remove, table.sort
 local floor, huge = math.floor, math.huge
 local getmetatable, next, rawget, rawlen, setmetatable, tonumber, tostring, type =
     getmetatable, next, rawget, rawlen, setmetatable, tonumber, tostring, type
@@ -105,7 +105,8 @@ local function path_of(failure)
     return #parts > 0 and concat(parts) or "the value itself"
 end
 
-local function encoder(empty_objects)
+-- Makes a function that encodes one value at a time.
+local function new_encoder(empty_objects)
     local out, count, size -- pieces of the text being written; bytes of its strings, roughly
     local open -- the tables on the way from the root to the one being written
     local keys, key_count = {}, 0
@@ -420,14 +421,17 @@ end
 return function(env)
     local errors = env.errors
     local empty_objects = setmetatable({}, { __mode = "k" })
-    local encode_text, decode_text = encoder(empty_objects), decoder(empty_objects)
+    local decode_text = decoder(empty_objects)
+    local idle = {} -- encoders; a coroutine that is pre-empted while it encodes keeps its own
 
     local function failed(message, kind)
         return nil, errors.new({ message = message, kind = kind, retryable = false })
     end
 
     local function encode(value)
+        local encode_text = remove(idle) or new_encoder(empty_objects)
         local text, reason = encode_text(value)
+        idle[#idle + 1] = encode_text
         if reason then return failed(reason, errors.INTERNAL) end
         return text
     end

@@ -1,7 +1,9 @@
 """Module ``logger`` and ``print``: what Lua code logs, with who said it and where.
 
 Casts only: ``debug``, ``info``, ``warn``, ``error`` [message, fields, logger name, location] and
-``print`` [text, location]. Nothing here fails the process that logs.
+``print`` [text, location]. What the program gives as fields stays apart from what the runtime says
+of it (key ``fields`` of the record), so no program can forge where a line comes from. Nothing
+here fails the process that logs.
 """
 
 from __future__ import annotations
@@ -12,18 +14,13 @@ from typing import Any
 
 import structlog
 
-from cluster.envelope import to_text
 from node.modules.contract import Answer, Caller, Values, argument, invalid
 
 LEVELS = frozenset({"debug", "info", "warn", "error"})
-RESERVED = frozenset(
-    {
-        *("event", "message", "level", "time", "exception", "exc_info", "stack_info"),
-        *("logger", "node", "pid", "entry", "location"),
-        *("self", "method_name"),
-    }
-)
-"""Keys the record itself uses; a field of that name gets a trailing underscore."""
+MAX_TEXT = 8192
+"""Bytes of one message that are shown."""
+MAX_FIELDS = 16_384
+"""Characters and values of all fields of one record that are shown."""
 
 
 class LoggerModule:
@@ -48,9 +45,9 @@ class LoggerModule:
                 raise invalid(f"logger has no function {fn!r}")
 
     def _emit(self, caller: Caller, level: str, message: Any, fields: Any, name: Any, location: Any) -> None:
-        record = _record(fields)
-        record["pid"] = caller.pid_text
-        record["entry"] = caller.entry
+        record: dict[str, Any] = {"pid": caller.pid_text, "entry": caller.entry}
+        if fields:
+            record["fields"] = _fields(fields)
         if name:
             record["logger"] = _plain(name)
         if location:
@@ -66,20 +63,54 @@ class LoggerModule:
                 self._log.info(_plain(message), **record)
 
 
-def _record(fields: Any) -> dict[str, Any]:
-    """The fields of a Lua table as keywords; a list counts as positions, a lone value as ``value``."""
-    match to_text(fields):
-        case None:
-            return {}
+def _fields(fields: Any) -> dict[str, Any]:
+    """The fields of a Lua table by name; those of a list by position, a lone value as ``value``."""
+    match _readable(fields, [MAX_FIELDS]):
         case dict() as table:
-            return {f"{key}_" if key in RESERVED else str(key): value for key, value in table.items()}
+            return {str(key): value for key, value in table.items()}
         case list() as values:
             return {str(position): value for position, value in enumerate(values, 1)}
         case value:
             return {"value": value}
 
 
+def _readable(value: Any, left: list[int]) -> Any:
+    """``value`` with texts as str, cut where ``left`` characters (and values) are used up."""
+    left[0] -= 1
+    match value:
+        case bytes():
+            return _cut(value, left)
+        case dict() | list() if left[0] <= 0:
+            return "…"
+        case dict():
+            found: dict[Any, Any] = {}
+            for key, item in value.items():
+                if left[0] <= 0:
+                    found["…"] = f"{len(value) - len(found)} more"
+                    break
+                found[_readable(key, left)] = _readable(item, left)
+            return found
+        case list():
+            items: list[Any] = []
+            for item in value:
+                if left[0] <= 0:
+                    items.append(f"… {len(value) - len(items)} more")
+                    break
+                items.append(_readable(item, left))
+            return items
+        case _:
+            return value
+
+
+def _cut(text: bytes, left: list[int]) -> str:
+    room = max(left[0], 16)
+    left[0] -= len(text)
+    if len(text) <= room:
+        return text.decode("utf-8", "surrogateescape")
+    return f"{text[:room].decode('utf-8', 'replace')}… ({len(text)} bytes)"
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        return _cut(value, [MAX_TEXT]) if len(value) > MAX_TEXT else value.decode("utf-8", "replace")
     return "" if value is None else str(value)

@@ -229,7 +229,8 @@ function read_duration(value)
     elseif kind == "string" then
         local ns, reason = parse_duration_text(value)
         if ns then return ns end
-        return nil, format('invalid duration %q: %s; write it like "1h30m", "500ms" or "1.5s"', sub(value, 1, 40), reason)
+        reason = reason .. '; write it like "1h30m", "500ms" or "1.5s"'
+        return nil, format("invalid duration %q: %s", sub(value, 1, 40), reason)
     elseif is_duration(value) then
         return read_duration(value._ns)
     end

@@ -60,11 +60,17 @@ def _at_least(least: timedelta) -> Callable[[timedelta], timedelta]:
     return check
 
 
+def _no_client(name: str) -> str:
+    if name == "client":
+        raise ValueError("the name 'client' stands for programs outside the cluster; choose another")
+    return name
+
+
 ExistingFile = Annotated[Path, AfterValidator(_existing)]
 ExistingDirectory = Annotated[Path | None, BeforeValidator(_directory)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
 Urls = Annotated[list[str], BeforeValidator(_urls)]
-NodeName = Annotated[PlainText, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+NodeName = Annotated[PlainText, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"), AfterValidator(_no_client)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 

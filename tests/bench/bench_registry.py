@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
+import sys
 import time
 from contextlib import AsyncExitStack
 from typing import Any
+
+import structlog
 
 from cluster.embedded import EmbeddedServers
 from cluster.etcd import Batch, Etcd, PrefixWatch
@@ -114,6 +117,7 @@ def find() -> None:
 
 
 async def main() -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     find()
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(EmbeddedServers(with_nats=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import msgpack
 import nats
 import pytest
 
@@ -26,7 +28,7 @@ NODES = ("node-1", "node-2", "node-3")
 
 
 def status(up: Development, node: str) -> dict[str, Any]:
-    return dict(up.json("call", f"worker@{node}", "status", "--node", "node-1"))
+    return dict(up.call(f"worker@{node}", "status", gateway="node-1"))
 
 
 def rates(up: Development) -> list[float]:
@@ -50,7 +52,7 @@ class TestLooking:
         assert Pid.parse(names["worker@node-2"]).node == "node-2"
 
     def test_services_are_listed_with_their_node(self, up: Development) -> None:
-        services = [(service["id"], service["node"]) for service in up.json("services", "--json")]
+        services = [(service["service"], service["node"]) for service in up.json("services", "--json")]
         assert {("app:worker", node) for node in NODES} <= set(services)
         assert len([node for id, node in services if id == "app:counter"]) == 1
 
@@ -65,7 +67,7 @@ class TestLooking:
                 text = answer.read().decode()
             assert 'entry="app:worker_process"' in text
             assert re.search(r"^wippy_registry_version(?:\{.*\})? \d", text, re.MULTILINE)
-            assert re.search(r"^wippy_lease_seconds_left(?:\{.*\})? [1-5]", text, re.MULTILINE)
+            assert re.search(r"^wippy_lease_ttl_seconds(?:\{.*\})? [1-5]", text, re.MULTILINE)
 
     def test_service_discovery_lists_all_nodes(self, up: Development) -> None:
         one = up.place["nodes"][0]["metrics"].removesuffix("/metrics")
@@ -125,7 +127,7 @@ class TestActing:
             )
 
     def test_a_program_runs_beside_the_cluster(self, up: Development) -> None:
-        before = up.json("call", "counter", "get")["count"]
+        before = up.call("counter", "get")["count"]
         ended = up.wippy("run", "examples/counter", "-x", "app:add", "3")
         assert f"count is {before + 3}" in ended.stdout
 
@@ -232,8 +234,6 @@ class TestBadInput:
         assert "expected a PID" in up.wippy("send", "{nonsense}", "t", code=1).stderr
 
     def test_a_message_over_the_limit_is_refused_with_both_sizes(self, up: Development, tmp_path: Path) -> None:
-        import asyncio
-
         async def send() -> str:
             place = up.place
             async with Client(place["nats"], place["etcd"], place["cluster"]) as client:
@@ -257,28 +257,32 @@ class TestBadInput:
                 assert refused.value.kind == "Invalid"
 
     async def test_the_side_door_takes_plain_messages_and_refuses_the_rest(self, up: Development) -> None:
-        import asyncio
-
         place = up.place
         pid = Pid.parse(
             {name["name"]: name["pid"] for name in await asyncio.to_thread(up.json, "names", "--json")}["counter"]
         )
         subject = Subjects(place["cluster"]).pid(pid.node, base36(pid.incarnation), base36(pid.counter))
-        before = (await asyncio.to_thread(up.json, "call", "counter", "get"))["count"]
+        before = (await asyncio.to_thread(up.call, "counter", "get"))["count"]
         connection = await nats.connect(place["nats"][0])
         try:
-            json_header = {"Content-Type": "application/json"}
-            good = json.dumps({"topic": "add", "payload": {"n": 10}, "from": "{node-1@app:processes|1-1}"}).encode()
-            for payload in (b"\xc1\xff", b"{", b"null", json.dumps({"topic": "@pid/events", "payload": {}}).encode()):
-                await connection.publish(subject, payload, headers=json_header)
+            as_json = {"Content-Type": "application/json"}
+            add = {"topic": "add", "payload": {"n": 1000}}
+            forged = add | {"from": "{node-1@app:processes|1-1}"}
+            reserved = add | {"topic": "@pid/events"}
+            oversize = add | {"payload": "x" * 950_000}
+            bad = [b"\xc1\xff", b"{", b"null", *(json.dumps(each).encode() for each in (forged, reserved, oversize))]
+            for payload in bad:
+                await connection.publish(subject, payload, headers=as_json)
                 await connection.publish(subject, payload)
-            await connection.publish(subject, good, headers=json_header)
+            for each in (forged, reserved):
+                await connection.publish(subject, msgpack.packb(each))
+            await connection.publish(subject, json.dumps(add | {"payload": {"n": 10}}).encode(), headers=as_json)
             await connection.flush()
         finally:
             await connection.close()
         await asyncio.to_thread(
             eventually,
-            lambda: up.json("call", "counter", "get")["count"] == before + 10,
+            lambda: up.call("counter", "get")["count"] == before + 10,
             within=5,
             what="exactly the good message arrived",
         )

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from cluster.bus import Bus, Credentials, Problem, Tls, Trouble
 from cluster.embedded import EmbeddedServers
-from cluster.errors import CallTimeout, NotConnected, Unavailable
+from cluster.errors import CallTimeout, MessageTooBig, NotConnected, Unavailable
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
@@ -116,6 +116,13 @@ class TestRequest:
         with pytest.raises(Unavailable, match="nobody answers"):
             await bus.control.request(subject, b"", 5.0)
         assert time.monotonic() - began < 1.0
+
+    async def test_over_the_servers_limit_it_is_too_big(self, bus: Bus, subject: str) -> None:
+        too_big = bytes(1024 * 1024 + 1)
+        with pytest.raises(MessageTooBig):
+            await bus.control.request(subject, too_big, 1.0)
+        with pytest.raises(MessageTooBig):
+            bus.control.publish(subject, too_big)
 
     async def test_a_silent_subscriber_is_a_timeout(self, bus: Bus, other: Bus, subject: str) -> None:
         await bus.control.subscribe(subject, ignore)

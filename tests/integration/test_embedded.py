@@ -194,3 +194,4 @@ async def test_closed_servers_say_so() -> None:
         pass
     with pytest.raises(ServerFailed, match="inside `async with"):
         await servers.nats.start()
+    assert not servers.directory.exists()

@@ -124,6 +124,18 @@ async def test_subscribing_at_the_same_time_makes_all_of_them_hear(nodes: TwoNod
     await eventually(lambda: all(heard.kinds == ["one"] for heard in everyone))
 
 
+async def test_subscribers_that_come_and_go_at_the_same_time_never_miss_an_event(nodes: TwoNodes) -> None:
+    for trial in range(20):
+        leaving = await hear(nodes.b, "orders")
+        assert leaving.listening is not None
+        _, staying = await asyncio.gather(leaving.listening.close(), hear(nodes.b, "orders"))
+        nodes.a.send("orders", str(trial), "/")
+        await eventually(lambda h=staying, t=trial: h.kinds == [str(t)])
+        assert staying.listening is not None
+        await staying.listening.close()
+    assert nodes.b.stats().subscribers == 0
+
+
 async def test_events_from_outside_that_are_none_are_dropped_and_counted(nodes: TwoNodes) -> None:
     heard = await hear(nodes.b, "orders")
     subject = nodes.subjects.event("orders", "created")

@@ -420,6 +420,7 @@ class TestOverlay:
             ("app:limits", b"{broken", "neither JSON nor YAML"),
             ("app:limits", b"[1]", "expected a mapping, got a list"),
             ("app:limits", b'{"rate": -1}', "rate must be positive"),
+            ("app:limits", b'{"rate": "fast"}', "could not be checked: TypeError"),
             ("app:code", b'{"source": "evil"}', "takes no overlay"),
             ("app:none", b"{}", "there is no such entry"),
             ("nonsense", b"{}", "there is no such entry"),

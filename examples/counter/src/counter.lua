@@ -14,14 +14,23 @@ local function node_of(pid: string): string
 end
 
 --- The name of a process that died is free only when the cluster knows of its death.
-local function register(name: string)
+--- False when this process is cancelled before it has the name.
+local function register(name: string, signals): boolean
+    local told = false
     while true do
         local ok, err = process.registry.register(name, process.pid(), process.registry.CONSISTENT)
         if ok then
-            return
+            return true
         end
-        logger:info("waiting for the name", { name = name, reason = tostring(err) })
-        time.sleep("200ms")
+        if not told then
+            logger:info("waiting for the name", { name = name, reason = tostring(err) })
+            told = true
+        end
+        local pause = time.after("200ms")
+        local r = channel.select { signals:case_receive(), pause:case_receive() }
+        if r.channel == signals and r.value.kind == process.event.CANCEL then
+            return false
+        end
     end
 end
 
@@ -63,7 +72,9 @@ local function main()
     local inbox = process.inbox()
     local signals = process.events()
 
-    register("counter")
+    if not register("counter", signals) then
+        return 0
+    end
     logger:info("counter is here", { node = node, count = read(counts) })
 
     while true do

@@ -82,7 +82,7 @@ class Grammar(TypeGrammar):
             elif kind in _BLOCK_ENDS:
                 return at
             else:
-                self._no_statement(at)
+                self._refuse(at, f"expected a statement, found {self.tokens.near(at)}")
 
     def _end(self, at: int, opened: int) -> int:
         if self.kinds[at] != "end":
@@ -249,7 +249,8 @@ class Grammar(TypeGrammar):
         kind = kinds[after]
         if kind != "=" and kind != ",":
             if not self._is_call(at, after):
-                self._no_statement(after)
+                found = self.tokens.near(after)
+                self._refuse(after, f"expected '=' or a call, an expression alone is no statement; found {found}")
             return after
         self._check_target(at, after)
         while kind == ",":
@@ -497,9 +498,6 @@ class Grammar(TypeGrammar):
 
     def _refuse(self, at: int, message: str) -> NoReturn:
         self.tokens.refuse(at, message)
-
-    def _no_statement(self, at: int) -> NoReturn:
-        self._refuse(at, f"expected a statement, a call or an assignment, found {self.tokens.near(at)}")
 
     def _no_method(self, at: int) -> NoReturn:
         hint = "arguments of a method call (a type annotation belongs to 'local', a parameter or a loop)"

@@ -17,6 +17,7 @@ local concat, insert, move, pack, remove, sort, unpack =
     table.concat, table.insert, table.move, table.pack, table.remove, table.sort, table.unpack
 
 local LONGEST_RANGE = 10000000
+local LARGEST_ORDERED = 1000 -- keys of a map that is walked in order
 local SORT_PLAIN, SORT_COMPARED = 100000, 2000 -- up to here C sorts
 local POINTS_PER_BYTE = 1 / 256
 
@@ -35,8 +36,12 @@ local function check_table(value, name)
     end
 end
 
+-- Lua takes whole floats and numerals for integers: whatever is a number counts.
 local function check_range(first, last, name)
-    if last - first > LONGEST_RANGE then
+    first, last = tonumber(first), tonumber(last)
+    if not first or not last then
+        return
+    elseif last - first > LONGEST_RANGE then
         error("range of '" .. name .. "' is longer than " .. LONGEST_RANGE, 3)
     end
     if last > first then
@@ -49,18 +54,15 @@ local tables = { pack = pack }
 function tables.insert(list, ...)
     check_table(list, "insert")
     if select("#", ...) == 2 then
-        local position = ...
-        if mtype(position) == "integer" and position > 0 then
-            charge(#list - position)
-        end
+        charge(#list - (tonumber((...)) or 0))
     end
     return insert(list, ...)
 end
 
 function tables.remove(list, ...)
     check_table(list, "remove")
-    local position = ...
-    if mtype(position) == "integer" then
+    local position = tonumber((...))
+    if position then
         charge(#list - position)
     end
     return remove(list, ...)
@@ -69,9 +71,7 @@ end
 function tables.concat(list, separator, first, last)
     check_table(list, "concat")
     first, last = first or 1, last or #list
-    if mtype(first) == "integer" and mtype(last) == "integer" then
-        check_range(first, last, "concat")
-    end
+    check_range(first, last, "concat")
     return concat(list, separator, first, last)
 end
 
@@ -81,16 +81,12 @@ function tables.unpack(list, first, last)
         check_table(list, "unpack")
         last = #list
     end
-    if mtype(first) == "integer" and mtype(last) == "integer" and last > first + 16 then
-        check_range(first, last, "unpack")
-    end
+    check_range(first, last, "unpack")
     return unpack(list, first, last)
 end
 
 function tables.move(source, first, last, to, target)
-    if mtype(first) == "integer" and mtype(last) == "integer" then
-        check_range(first, last, "move")
-    end
+    check_range(first, last, "move")
     return move(source, first, last, to, target or source)
 end
 
@@ -281,12 +277,75 @@ local function lock_strings()
     dbgsetmeta("", { __index = methods, __metatable = false })
 end
 
+-- Maps are walked in the order of their keys, numbers before texts, so that a program does the same in every
+-- run and on every node: the order of Lua's own hash changes from one start to the next. Large maps keep it.
+local function collect(map)
+    local numbers, texts, others = {}, {}, {}
+    local number_count, text_count, other_count = 0, 0, 0
+    for key in next, map do
+        local kind = type(key)
+        if kind == "string" then
+            text_count = text_count + 1
+            texts[text_count] = key
+        elseif kind == "number" then
+            number_count = number_count + 1
+            numbers[number_count] = key
+        else
+            other_count = other_count + 1
+            others[other_count] = key
+        end
+        if number_count + text_count + other_count > LARGEST_ORDERED then
+            return nil
+        end
+    end
+    sort(texts)
+    if number_count + other_count == 0 then
+        return texts, text_count
+    end
+    sort(numbers)
+    move(texts, 1, text_count, number_count + 1, numbers)
+    move(others, 1, other_count, number_count + text_count + 1, numbers)
+    return numbers, number_count + text_count + other_count
+end
+
+local function ordered_pairs(map)
+    if type(map) ~= "table" then
+        error("bad argument #1 to 'for iterator' (table expected, got " .. type(map) .. ")", 2)
+    end
+    local meta = rawmeta(map)
+    if meta and rawget(meta, "__pairs") ~= nil then
+        return pairs(map)
+    end
+    local length = rawlen(map)
+    if length > 0 and next(map, length) == nil then
+        return next, map, nil
+    end
+    local keys, count = collect(map)
+    if not keys or count < 2 then
+        return next, map, nil
+    end
+    charge(count)
+    local at = 0
+    return function()
+        local key, item
+        repeat
+            at = at + 1
+            key = keys[at]
+            if key == nil then
+                return nil
+            end
+            item = rawget(map, key)
+        until item ~= nil
+        return key, item
+    end, map, nil
+end
+
 local basics = {
     assert = assert,
     error = error,
     ipairs = ipairs,
     next = next,
-    pairs = pairs,
+    pairs = ordered_pairs,
     rawequal = rawequal,
     rawget = rawget,
     select = select,

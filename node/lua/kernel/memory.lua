@@ -1,62 +1,92 @@
 -- Memory: what happens when the VM runs out of it.
 --
 -- Lua can't say how much a process holds, only how much the VM does. Beyond WATCH of the limit
--- each turn's growth is charged to its process; beyond ENOUGH, if a full collection doesn't
--- help, the process that grew most since the watch began is killed. A process whose own
--- allocation fails is killed at once (guards.lua). Both are guesses at the one at fault.
+-- each turn's growth is charged to its process. Beyond ENOUGH, if a full collection doesn't
+-- help, the process that grew most since the watch began is killed; if that doesn't help
+-- either, what it started goes too, and then the next. A process whose own allocation fails is
+-- killed at once (guards.lua). All of these are guesses at the one at fault.
 local K = ...
 local errors, processes, turns = K.errors, K.processes, K.turns
 local collect = collectgarbage
 local next = next
 
 local WATCH, ENOUGH = 0.5, 0.85
+local ROUNDS = 8 -- of killing and collecting in one step
 
 local function kill(process)
     processes.kill(process, "memory", errors.new("Unavailable", "killed: memory", false))
 end
 
-local function largest()
-    local found, most = nil, 0
+-- The process that grew most; when nobody was seen growing, the one that started the youngest.
+local function suspect()
+    local found, most, youngest = nil, 0, nil
     for _, process in next, processes.by_pid do
         local grown = process.grown or 0
         if grown > most then
             found, most = process, grown
         end
+        if not youngest or process.number > youngest.number then
+            youngest = process
+        end
     end
-    return found
+    if found or not youngest then
+        return found
+    end
+    return processes.by_pid[youngest.parent] or youngest
 end
 
-local function forget_growth()
+local function kill_descendants(pid)
+    local gone, more = { [pid] = true }, true
+    while more do
+        more = false
+        for _, process in next, processes.by_pid do
+            if gone[process.parent] and not gone[process.pid] then
+                gone[process.pid], more = true, true
+            end
+        end
+    end
+    for descendant in next, gone do
+        local process = processes.by_pid[descendant]
+        if process then
+            kill(process)
+        end
+    end
+end
+
+local function is_enough(limit)
+    processes.end_all()
+    collect()
+    return collect("count") < limit * ENOUGH
+end
+
+local function make_room(limit)
+    for _ = 1, ROUNDS do
+        if is_enough(limit) then
+            break
+        end
+        local process = suspect()
+        if not process then
+            break
+        end
+        local pid = process.pid
+        kill(process)
+        process = nil -- or the collector would find it
+        if not is_enough(limit) then
+            kill_descendants(pid)
+        end
+    end
     for _, process in next, processes.by_pid do
         process.grown = nil
     end
 end
 
--- Called at every step; ``limit`` in KiB.
+-- Called at every step.
 local function check()
     local limit = K.config.max_memory / 1024
     local used = collect("count")
-    if used < limit * WATCH then
-        if turns.weigh then
-            turns.weigh = false
-            forget_growth()
-        end
-        return
-    end
-    turns.weigh = true
-    if used < limit * ENOUGH then
-        return
-    end
-    collect()
-    if collect("count") < limit * ENOUGH then
-        return
-    end
-    local process = largest()
-    if process then
-        kill(process)
-        forget_growth()
-        processes.end_all()
-        collect()
+    turns.weigh = used >= limit * WATCH
+    if used >= limit * ENOUGH then
+        make_room(limit)
     end
 end
 

@@ -244,8 +244,8 @@ return function(string, limits)
         if items.linear then
             return (#items + 2) * (length + 1)
         end
-        local starts = items.anchored and 1 or length + 1
-        local visits, most, steps = starts, 1, 0
+        local starts = items.anchored and 1.0 or length + 1.0
+        local visits, most, steps = starts, 1.0, 0.0 -- floats: these numbers outgrow any integer
         for index = 1, #items do
             local item = items[index]
             local repetition = item.repetition
@@ -299,7 +299,8 @@ return function(string, limits)
 
     local function prepare(pattern, anchors)
         if #pattern > MAX_PATTERN then
-            return { refused = format("a pattern of %d bytes is over the limit of %d", #pattern, MAX_PATTERN), safe = -1 }
+            local refused = format("a pattern of %d bytes is over the limit of %d", #pattern, MAX_PATTERN)
+            return { refused = refused, safe = -1 }
         end
         local ok, items = pcall(compile, pattern, anchors)
         if not ok then
@@ -662,7 +663,7 @@ return function(string, limits)
     end
 
     local function too_large(size)
-        error(format("resulting string too large: %d bytes, the limit is %d", size, MAX_SIZE), 3)
+        error(format("resulting string too large: %.0f bytes, the limit is %d", size, MAX_SIZE), 3)
     end
 
     local function slow_gsub(items, subject, by, limit)
@@ -790,7 +791,8 @@ return function(string, limits)
         local kind = type(by)
         if type(subject) == "string" and type(pattern) == "string" and REPLACEMENTS[kind] then
             local items = searched[pattern]
-            if (kind ~= "string" or fits_size(subject, by)) and (#subject <= items.safe or is_cheap(items, subject)) then
+            local fits = kind ~= "string" or fits_size(subject, by)
+            if fits and (#subject <= items.safe or is_cheap(items, subject)) then
                 return gsub(subject, pattern, by, limit)
             end
             return slow_gsub(items, subject, by, limit)
@@ -807,7 +809,7 @@ return function(string, limits)
         end
         separator = as_text(separator) or ""
         local unit = text .. separator
-        local size = #unit * count - #separator
+        local size = #unit * (count + 0.0) - #separator
         if size > MAX_SIZE then
             too_large(size)
         elseif size == 0 then

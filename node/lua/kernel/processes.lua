@@ -24,6 +24,7 @@ local by_pid = {}
 local ended = {} -- processes whose watchers have not been told yet
 local counters = {} -- entry -> counts
 local last_counter = config.slot
+local first_quantum = config.quantum < 256 and config.quantum or 256 -- grows as its points prove to be close
 
 local function base36(number)
     local text = ""
@@ -55,6 +56,7 @@ end
 local function new_record(pid, entry, parent, context)
     return {
         pid = pid,
+        number = last_counter,
         code = entry,
         entry = entry.id,
         counts = counts_of(entry.id),
@@ -66,7 +68,7 @@ local function new_record(pid, entry, parent, context)
         mail = 0,
         arrived = 0,
         limit = config.mailbox_limit,
-        quantum = config.quantum,
+        quantum = first_quantum,
         parent = parent,
         context = context,
         dead = false,
@@ -141,6 +143,9 @@ local function finish(process, reason, value, err)
     end
     process.dead = true
     process.value, process.err = value, err
+    for i = process.first, process.last do
+        process[i] = nil
+    end
     process.first, process.last = 1, 0
     by_pid[process.pid] = nil
     processes.live = processes.live - 1
@@ -163,6 +168,7 @@ local function give_up(process)
         finish(called, "killed", nil, errors.new("Canceled", "the caller ended", false))
     end
     process.modules, process.libraries, process.main = nil, nil, nil
+    process.inbox, process.listeners, process.events, process.unclaimed = nil, nil, nil, nil
 end
 
 -- Tell everybody about the processes that ended, and about those that end because of it.

@@ -175,7 +175,9 @@ end
 -- Charge the running process for work a C function did for it, in points; preempts like a point.
 local charged = 0
 local function charge(cost)
-    charged = charged + cost
+    if cost > 0 then -- never NaN, never back
+        charged = charged + cost
+    end
     if charged >= largest_quantum then
         charged = 0
         point()

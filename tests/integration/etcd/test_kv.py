@@ -203,14 +203,16 @@ class TestLostAnswers:
                 await proxy.mend()
 
             async with Tasks("test") as together:
-                together.start(cut_when_applied(base + "a"), "cut")
+                cutting = together.start(cut_when_applied(base + "a"), "cut")
                 with pytest.raises(OutcomeUnknown):
                     await far.put(base + "a", b"1")
+                await cutting
             await far.get(base + "a")
             proxy.swallow_answers = True
             async with Tasks("test") as together:
-                together.start(cut_when_applied(base + "b"), "cut")
+                cutting = together.start(cut_when_applied(base + "b"), "cut")
                 await far.put(base + "b", b"1", repeatable=True)
+                await cutting
             again = await etcd.get(base + "b")
             assert again is not None
             assert again.version == 2

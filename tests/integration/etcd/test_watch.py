@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -271,6 +272,16 @@ class TestBadWeather:
                 await watch.reached(revision)
                 await watch.reached(await etcd.put("/r/b", b""))
                 assert record.state() == {"/r/a": b"after", "/r/b": b""}
+
+    @pytest.mark.slow
+    async def test_connection_gone_silent_is_noticed_and_replaced(self, own_servers: EmbeddedServers) -> None:
+        """A stopped etcd answers nothing, and its connections stay open: only pings tell."""
+        async with Etcd([own_servers.etcd_url]) as etcd, PrefixWatch(etcd, "/a/") as watch:
+            own_servers.etcd.signal(signal.SIGSTOP)
+            await until(lambda: not watch.stats().connected, "the silence noticed", seconds=25)
+            own_servers.etcd.signal(signal.SIGCONT)
+            await watch.reached(await etcd.put("/a/b", b""), timedelta(seconds=10))
+            assert watch.stats().keys == 1
 
     async def test_one_lease_with_sixty_thousand_keys_ends_as_one_batch(self, etcd: Etcd, base: str) -> None:
         """7 MB in one message, more than gRPC takes by default."""

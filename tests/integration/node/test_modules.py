@@ -300,10 +300,10 @@ class TestLogger:
             ("info", "a\t2"),
             ("error", "failed"),
         ]
-        assert ours[0]["n"] == 1
+        assert ours[0]["fields"] == {"n": 1}
         assert ours[0]["entry"] == "app:test1"
         assert ours[0]["location"] == "app:test1:3"
-        assert (ours[2]["logger"], ours[2]["user"]) == ("auth", "alice")
+        assert (ours[2]["logger"], ours[2]["fields"]) == ("auth", {"user": "alice"})
 
 
 class TestNames:

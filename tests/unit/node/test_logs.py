@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import structlog
@@ -147,6 +147,32 @@ class TestJson:
         endless["self"] = endless
         structlog.get_logger("wippy.lua").info("m", value=endless)
         assert json.loads(lines.lines[0])["message"] == "m"
+
+
+class TestFields:
+    """What a program gives as fields."""
+
+    FIELDS: ClassVar = {"level": "INFO", "round": 3, "pid": "{x@y|0-0}", "time": 1}
+
+    def test_the_console_shows_them_as_they_are(self, configured: Any, lines: Lines) -> None:
+        configured()
+        structlog.get_logger("wippy.lua").info("m", fields=self.FIELDS, **LUA)
+        assert lines.lines[0].endswith("level=INFO round=3 pid={x@y|0-0} time=1 app:pinger:21 1-2a")
+
+    def test_in_json_they_can_not_replace_what_the_runtime_says(self, configured: Any, lines: Lines) -> None:
+        configured("json")
+        structlog.get_logger("wippy.lua").info("m", fields=self.FIELDS, **LUA)
+        record = json.loads(lines.lines[0])
+        assert (record["level"], record["level_"]) == ("info", "INFO")
+        assert (record["pid"], record["pid_"]) == (LUA["pid"], "{x@y|0-0}")
+        assert (record["round"], record["time_"]) == (3, 1)
+
+    @pytest.mark.parametrize("encoding", ["console", "json"])
+    def test_the_own_pid_is_not_said_twice(self, configured: Any, lines: Lines, encoding: Encoding) -> None:
+        configured(encoding)
+        structlog.get_logger("wippy.lua").info("m", fields={"pid": LUA["pid"]}, **LUA)
+        assert "pid=" not in lines.lines[0]
+        assert "pid_" not in lines.lines[0]
 
 
 class TestLevels:

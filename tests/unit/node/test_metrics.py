@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from node.metrics import (
     FAMILIES,
     MAX_ENTRIES,
+    Family,
     HostSample,
     LinkSample,
     NatsSample,
@@ -15,6 +19,8 @@ from node.metrics import (
     Steps,
     metrics_registry,
 )
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 HOST = HostSample(
     "app:processes",
@@ -119,3 +125,9 @@ def test_every_family_is_told_with_a_full_sample_and_nothing_else_has_our_prefix
 def test_the_build_is_a_label() -> None:
     ((_, labels),) = [key for key in scraped(SAMPLE) if key[0] == "wippy_build_info"]
     assert ("version", "1.2.3") in labels
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=[family.name for family in FAMILIES])
+def test_the_document_has_every_metric_with_its_labels_and_meaning(family: Family) -> None:
+    labels = ", ".join(f"`{label}`" for label in family.labels) or "-"
+    assert f"| `{family.name}` | {labels} | {family.help} |" in DOCUMENT.read_text()

@@ -181,7 +181,7 @@ class TestPorts:
 
     async def test_a_port_that_was_asked_for_and_is_taken_says_so(self, view: FakeView, server: ProbeServer) -> None:
         port = int(server.address.rsplit(":", 1)[1])
-        with pytest.raises(PortTaken, match=f"port {port} is taken on 127.0.0.1; set another"):
+        with pytest.raises(PortTaken, match=f"port {port} is taken on 127.0.0.1; set another with metrics.port"):
             async with ProbeServer(view, port=port):
                 pass
 

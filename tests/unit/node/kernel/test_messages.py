@@ -101,7 +101,7 @@ def test_a_topic_nobody_receives_holds_up_no_other(world: World) -> None:
         """local slow, fast = process.listen("slow"), process.listen("fast")
         local sum = 0
         for i = 1, 3 do sum = sum + fast:receive() end
-        return { sum, slow:receive() }"""
+        return { sum, (slow:receive()) }"""
     )
     for topic, value in (("slow", 1), ("slow", 2), ("fast", 10), ("fast", 20), ("fast", 30)):
         world.send(pid, topic, value)
@@ -158,8 +158,9 @@ def test_what_is_no_plain_data_is_refused_with_its_place(world: World, value: st
 
 
 def test_a_table_referred_to_many_times_does_not_unfold_without_end(world: World) -> None:
-    assert world.main(
-        """local t = { 1 }
+    assert (
+        world.main(
+            """local t = { 1 }
         for i = 1, 60 do t = { t, t } end
         process.send(process.pid(), "t", t)
         local got = process.inbox():receive():payload():data()
@@ -168,7 +169,9 @@ def test_a_table_referred_to_many_times_does_not_unfold_without_end(world: World
             got = got[1]
         end
         return got[1]"""
-    ) == 1
+        )
+        == 1
+    )
 
 
 def test_error_objects_and_instants_pass_as_what_they_are(world: World) -> None:

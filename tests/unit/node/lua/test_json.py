@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.lua.dialect import transform
 from tests.unit.node.lua.conftest import Vm
 
 
-def with_json() -> Vm:
+@pytest.fixture(scope="module")
+def module() -> Vm:
     vm = Vm()
     vm.lua.globals()[b"make"] = vm.load("node.modules", "json.lua")
     vm.run("json = make({ errors = errors })")
     return vm
 
 
-@pytest.fixture(scope="module")
-def module() -> Vm:
-    return with_json()
-
-
 def encode(vm: Vm, expression: str) -> Any:
-    result = vm.run(
-        f"local text, err = json.encode({expression}) return text, err and err:kind(), err and tostring(err)"
-    )
-    return result if isinstance(result, tuple) else result
+    return vm.run(f"local text, err = json.encode({expression}) return text, err and err:kind(), err and tostring(err)")
 
 
 class TestEncode:
@@ -98,6 +93,30 @@ class TestEncode:
             module, "(function() local t = ('x'):rep(100000) for i = 1, 40 do t = {t, t} end return t end)()"
         )
         assert b"a text over 64 MiB" in message
+
+    def test_coroutines_pre_empted_in_the_middle_do_not_mix(self, vm: Vm) -> None:
+        source = resources.files("node.modules").joinpath("json.lua").read_text(encoding="utf-8")
+        vm.run("__w_yield = function() if coroutine.isyieldable() then coroutine.yield() end return 3 end")
+        vm.lua.globals()[b"make"] = vm.run(transform(source, "json"))
+        results = vm.run("""
+            local json, threads, texts = make({ errors = errors }), {}, {}
+            for n = 1, 3 do
+                threads[n] = coroutine.create(function() texts[n] = json.encode({ n, { n, { k = n } }, { n } }) end)
+            end
+            local turns = 0
+            repeat
+                local left = false
+                for n = 1, 3 do
+                    if coroutine.status(threads[n]) ~= "dead" then
+                        assert(coroutine.resume(threads[n]))
+                        left, turns = true, turns + 1
+                    end
+                end
+            until not left
+            return texts[1], texts[2], texts[3], turns
+        """)
+        assert results[:3] == tuple(b'[%d,[%d,{"k":%d}],[%d]]' % (n, n, n, n) for n in (1, 2, 3))
+        assert results[3] > 6
 
     def test_metamethods_are_not_called(self, module: Vm) -> None:
         hostile = "setmetatable({a = 1}, {__index = error, __pairs = error, __len = error, __tostring = error})"

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 
+from node.modules import io as io_module
 from node.modules.io import IoModule, Keyboard, Raw
 from node.output import Output
 
@@ -73,6 +75,20 @@ class TestOutput:
             assert (error[b"kind"], error[b"retryable"]) == (b"Unavailable", False)
         asker.dispatcher.take(vm, [51, PID, b"app:cli", b"io", b"write", [b"x"]])
         assert screen.puts == []
+
+
+async def test_at_the_end_a_terminal_that_takes_nothing_is_given_up_on(
+    screen: Screen, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(screen, "drained", never)
+    monkeypatch.setattr(io_module, "DRAIN_DEADLINE", 0.01)
+    with structlog.testing.capture_logs() as logs:
+        async with IoModule(screen, keyboard=Keyboard(pipe[0]), raw=Raw(pipe[0])):
+            pass
+    assert [line["event"] for line in logs] == ["the terminal did not take all output"]
 
 
 class TestInput:

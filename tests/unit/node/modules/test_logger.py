@@ -35,8 +35,7 @@ def test_a_line_has_its_level_message_fields_and_place(log: Any, level: str, log
         {
             "event": "Room created",
             "log_level": logged,
-            "room": "general",
-            "n": 2,
+            "fields": {"room": "general", "n": 2},
             "logger": "auth",
             "location": "app:main:12",
             **WHO,
@@ -50,12 +49,11 @@ def test_print_is_an_info_line(log: Any) -> None:
     ]
 
 
-def test_fields_can_not_forge_who_said_it(log: Any) -> None:
-    fields = {b"pid": b"{x@y|0-0}", b"event": b"other", b"level": b"error", b"self": 1, b"exc_info": True}
+def test_fields_stay_apart_from_who_said_it(log: Any) -> None:
+    fields = {b"pid": b"{x@y|0-0}", b"event": b"other", b"level": b"error", b"self": 1, b"exc_info": True, b"fields": 2}
     (record,) = log("info", b"m", fields)
-    assert record["pid"] == WHO["pid"]
-    assert (record["event"], record["log_level"]) == ("m", "info")
-    assert (record["pid_"], record["event_"], record["self_"], record["exc_info_"]) == ("{x@y|0-0}", "other", 1, True)
+    assert (record["event"], record["log_level"], record["pid"]) == ("m", "info", WHO["pid"])
+    assert record["fields"]["pid"] == "{x@y|0-0}"
 
 
 @pytest.mark.parametrize("fields", [None, [], {}, [b"x", 2], b"lone", 7, {1: b"x", b"1": 2}])
@@ -65,6 +63,28 @@ def test_any_fields_are_taken(log: Any, fields: Any) -> None:
 
 def test_binary_in_a_message_is_no_failure(log: Any) -> None:
     assert log("info", b"\xff\x00", {b"\xfe": b"\xfd"})[0]["event"] == "\ufffd\x00"
+
+
+def test_a_long_message_is_cut_and_says_how_long_it_was(log: Any) -> None:
+    (record,) = log("info", b"x" * 100_000)
+    assert record["event"] == "x" * 8192 + "… (100000 bytes)"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"text": b"x" * 1_000_000},
+        {b"k%d" % number: number for number in range(100_000)},
+        {b"list": list(range(100_000))},
+        {b"a": {b"b": [b"x" * 100] * 10_000}},
+        [[[b"deep"] * 100] * 100] * 100,
+    ],
+)
+def test_large_fields_are_cut(log: Any, fields: Any) -> None:
+    (record,) = log("info", b"m", fields)
+    shown = repr(record["fields"])
+    assert len(shown) < 200_000
+    assert "…" in shown
 
 
 def test_an_unknown_function_is_refused_in_the_log(log: Any) -> None:

@@ -1,0 +1,205 @@
+"""Messages and round trips from Lua to Lua between two nodes, beside plain nats-py between two processes.
+
+    python -m tests.bench.bench_remote [--rounds 3]
+
+Starts NATS, etcd and two real nodes; the programs are in ``tests/bench/remote``. Prints one JSON line per figure,
+medians of the rounds; the peer runs between the rounds against the same server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import nats
+import uvloop
+
+from cluster.client import Client
+from cluster.embedded import EmbeddedServers
+from cluster.members import NodeState
+
+ROOT = Path(__file__).resolve().parents[2]
+APP = ROOT / "tests" / "bench" / "remote"
+FIGURES = ("remote_one_way", "remote_one_way_10_fields", "remote_request", "remote_request_64")
+MESSAGES, REQUESTS, PARALLEL = 100_000, 1_000, 64
+PEER_MESSAGES = 50_000
+PAYLOAD = {b"id": 1, b"data": b"x" * 100}
+
+
+@asynccontextmanager
+async def node(servers: EmbeddedServers, name: str, scratch: str) -> AsyncIterator[None]:
+    command = [sys.executable, "-m", "node.cli", "run", str(APP), "--node", name, "--cluster", "bench"]
+    command += ["--nats", servers.nats_url, "--etcd", servers.etcd_url, "-s"]
+    process = subprocess.Popen(
+        command, cwd=scratch, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 30)
+
+
+async def two_ready(client: Client) -> None:
+    async with asyncio.timeout(60):
+        while [member.state for member in await client.nodes()] != [NodeState.READY] * 2:
+            await asyncio.sleep(0.05)
+
+
+async def run(client: Client, entry: str, *args: Any) -> Any:
+    """Run a program on node a and give what it returned."""
+    return await client.call_function("bench:run", entry, "a@bench:processes", *args, timeout=120.0)
+
+
+async def plain_responder(url: str) -> None:
+    """The peer's other process: answers requests and counts messages."""
+    client = await nats.connect(url)
+    got = 0
+
+    async def answer(message: Any) -> None:
+        value = msgpack.unpackb(message.data, raw=True)
+        await client.publish(message.reply, msgpack.packb(value))
+
+    async def count(message: Any) -> None:
+        nonlocal got
+        msgpack.unpackb(message.data, raw=True)
+        got += 1
+        if got == PEER_MESSAGES:
+            got = 0
+            await client.publish("bench.done", b"")
+
+    await client.subscribe("bench.request", cb=answer)
+    await client.subscribe("bench.message", cb=count)
+    await asyncio.sleep(0)
+    await client.flush()
+    print("ready", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await client.close()
+
+
+class Plain:
+    """Plain nats-py against ``plain_responder``."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def one_way(self) -> float:
+        """Messages per second."""
+        done = asyncio.Event()
+
+        async def on_done(message: Any) -> None:
+            done.set()
+
+        subscription = await self._client.subscribe("bench.done", cb=on_done)
+        await asyncio.sleep(0)
+        await self._client.flush()
+        began = time.perf_counter()
+        for number in range(PEER_MESSAGES):
+            await self._client.publish("bench.message", msgpack.packb(PAYLOAD))
+            if number % 256 == 255:
+                await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await done.wait()
+        seconds = time.perf_counter() - began
+        await subscription.unsubscribe()
+        return PEER_MESSAGES / seconds
+
+    async def requests(self, parallel: int, rounds: int) -> float:
+        """Round trips per second."""
+
+        async def ask() -> None:
+            for _ in range(rounds):
+                answer = await self._client.request("bench.request", msgpack.packb(PAYLOAD), timeout=10)
+                msgpack.unpackb(answer.data, raw=True)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(ask() for _ in range(parallel)))
+        return parallel * rounds / (time.perf_counter() - began)
+
+
+@asynccontextmanager
+async def plain(url: str) -> AsyncIterator[Plain]:
+    command = [sys.executable, "-m", "tests.bench.bench_remote", "--respond", url]
+    child = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    await child.stdout.readline()
+    client = await nats.connect(url)
+    try:
+        yield Plain(client)
+    finally:
+        await client.close()
+        child.stdin.close()
+        await child.wait()
+
+
+def show(figure: str, values: list[float], unit: str, peer: str, peers: list[float], durations: list[int]) -> None:
+    value, peer_value = statistics.median(values), statistics.median(peers)
+    line = {"figure": figure, "value": round(value), "unit": unit}
+    if durations:
+        quantiles = statistics.quantiles(durations, n=100)
+        line |= {"p50": round(quantiles[49]), "p99": round(quantiles[98]), "latency_unit": "us"}
+    line |= {"peer": peer, "peer_value": round(peer_value), "ratio": round(value / peer_value, 2)}
+    print(json.dumps(line), flush=True)
+
+
+async def one_way(client: Client, peer: Plain, rounds: int, fields: int, figure: str) -> None:
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(MESSAGES / await run(client, "bench:source", "b@bench:processes", MESSAGES, fields))
+        theirs.append(await peer.one_way())
+    show(figure, ours, "messages/s", "nats-py single messages with decode", theirs, [])
+
+
+async def requests(client: Client, peer: Plain, rounds: int, parallel: int, figure: str) -> None:
+    ours, theirs, durations = [], [], []
+    each = REQUESTS if parallel == 1 else REQUESTS * 8 // parallel
+    for _ in range(rounds):
+        result = await run(client, "bench:askers", "b@bench:processes", parallel, each)
+        ours.append(parallel * each / result["seconds"])
+        durations += result["durations"]
+        theirs.append(await peer.requests(parallel, each))
+    show(figure, ours, "round trips/s", "nats-py request/reply", theirs, durations)
+
+
+async def measure(rounds: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="wippy-bench-") as scratch:
+        async with AsyncExitStack() as stack:
+            servers = await stack.enter_async_context(EmbeddedServers())
+            await stack.enter_async_context(node(servers, "a", scratch))
+            await stack.enter_async_context(node(servers, "b", scratch))
+            client = await stack.enter_async_context(
+                Client([servers.nats_url], [servers.etcd_url], "bench", gateway="a")
+            )
+            await two_ready(client)
+            peer = await stack.enter_async_context(plain(servers.nats_url))
+            await one_way(client, peer, rounds, 2, "remote_one_way")
+            await one_way(client, peer, rounds, 10, "remote_one_way_10_fields")
+            await requests(client, peer, rounds, 1, "remote_request")
+            await requests(client, peer, rounds, PARALLEL, "remote_request_64")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--respond", metavar="URL", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    uvloop.run(plain_responder(given.respond) if given.respond else measure(given.rounds))
+
+
+if __name__ == "__main__":
+    main()

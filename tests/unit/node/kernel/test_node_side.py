@@ -1,0 +1,122 @@
+"""What the node tells and asks a kernel: names, queries, stopping, odd items."""
+
+from __future__ import annotations
+
+from cluster.envelope import Kind
+from node.host.kernel import VmConfig
+from tests.luaworld import OUTSIDE, REMOTE, World
+
+WAITING = "return { main = function() process.inbox():receive() end }"
+
+
+def test_a_name_leads_to_a_process_here_or_elsewhere(world: World) -> None:
+    world.entry("app:wait", "return { main = function() return process.inbox():receive():payload():data() end }")
+    here = world.spawn("app:wait")
+    world.run([43, b"here", here, 3], [43, b"there", REMOTE, 9])
+    assert world.main(
+        "return { process.send('here', 't', 1), process.send('there', 't', 2), process.registry.lookup('there') }"
+    ) == [
+        True,
+        True,
+        REMOTE,
+    ]
+    assert world.exit_of(here)[5] == 1
+    sent = next(item for item in world.out if item[0] == Kind.MESSAGE)
+    assert sent[1] == REMOTE
+    assert sent[6:] == [b"there", 9]
+
+
+def test_a_freed_name_is_not_found(world: World) -> None:
+    world.run([43, b"n", REMOTE, 9], [43, b"n", b"", 10])
+    assert world.main("local _, err = process.registry.lookup('n') return err:kind()") == b"NotFound"
+
+
+def test_registering_asks_the_node_and_is_seen_at_once(world: World) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def register(*args: object) -> list[bool]:
+        asked.append(args)
+        return [True]
+
+    world.handlers[b"names", b"register"] = register
+    world.handlers[b"names", b"unregister"] = lambda *args: [True]
+    pid = world.spawn_body(
+        """local ok = process.registry.register("me", nil, process.registry.CONSISTENT)
+        local found = process.registry.lookup("me")
+        local freed = process.registry.unregister("me")
+        local _, err = process.registry.lookup("me")
+        return { ok, found, freed, err:kind() }"""
+    )
+    assert world.exit_of(pid)[5] == [True, pid, True, b"NotFound"]
+    assert asked == [(b"me", pid, 2)]
+    assert any(item[:2] == [53, pid] for item in world.out)
+
+
+def test_a_default_scope_comes_from_the_configuration() -> None:
+    world = World(VmConfig(default_scope=2))
+    asked: list[object] = []
+    world.handlers[b"names", b"register"] = lambda *args: [bool(asked.append(args[2])) or True]
+    world.main('return process.registry.register("me")')
+    assert asked == [2]
+
+
+def test_scopes_that_are_not_there_are_unavailable_by_name(world: World) -> None:
+    kind, message = world.main(
+        'local _, err = process.registry.register("x", nil, process.registry.STRONG) return { err:kind(), err:message() }'
+    )
+    assert kind == b"Unavailable"
+    assert b"STRONG" in message
+
+
+def test_list_and_inspect_show_what_lives(world: World) -> None:
+    world.entry("app:wait", WAITING)
+    pid = world.spawn("app:wait")
+    [shown] = world.query(b"list")
+    assert shown[b"pid"] == pid
+    assert shown[b"entry"] == b"app:wait"
+    assert shown[b"state"] == b"idle"
+    assert shown[b"parent"] == OUTSIDE
+    detail = world.query(b"inspect", pid)
+    assert detail[b"watchers"] == [OUTSIDE]
+    assert world.query(b"inspect", REMOTE) is None
+
+
+def test_stop_cancels_everything_waits_and_kills_the_rest(world: World) -> None:
+    world.entry("app:polite", "return { main = function() return process.events():receive().reason end }")
+    world.entry("app:stubborn", "return { main = function() while true do process.inbox():receive() end end }")
+    polite, stubborn = world.spawn("app:polite"), world.spawn("app:stubborn")
+    world.run([48, b"maintenance", 0.1])
+    assert world.exit_of(polite)[5] == b"maintenance"
+    assert world.exit_of(stubborn)[6][b"kind"] == b"Canceled"
+    assert world.out[-1] == [55]
+    reference = world.post_spawn("app:polite")
+    world.run()
+    assert world.reply(reference)[5][b"kind"] == b"Unavailable"
+
+
+def test_stopping_an_empty_vm_is_answered_at_once(world: World) -> None:
+    assert world.run([48, b"x", 10]) == [[55]]
+
+
+def test_an_item_of_an_unknown_kind_is_reported_and_the_next_is_taken() -> None:
+    world = World()
+    world.entry("app:wait", WAITING)
+    reference = world.post_spawn("app:wait")
+    world.post([99, 1], [1, None, None, 0, None, [], b"", 0])
+    world.run()
+    assert len(world.complaints()) == 1
+    assert world.reply(reference)[4] == 0
+
+
+def test_answers_nobody_waits_for_are_dropped(world: World) -> None:
+    assert world.run([40, 12345, None, [1]], [41, 77, 1], [42, 77], [3, REMOTE, REMOTE, 12345, 0, 1]) == []
+
+
+def test_counters_tell_what_happened_by_entry(world: World) -> None:
+    world.entry("app:wait", WAITING)
+    pid = world.spawn("app:wait")
+    world.send(pid, "t", 1)
+    counts = world.query(b"counters")[b"entries"][b"app:wait"]
+    assert counts == {
+        b"live": 0, b"spawned": 1, b"sent": 0, b"received": 1, b"refused": 0, b"exits": {b"normal": 1},
+    }  # fmt: skip
