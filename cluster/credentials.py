@@ -38,7 +38,9 @@ class Credentials:
     creds_file: Path | None = None
 
     def options(self) -> dict[str, Any]:
-        """As nats-py takes them."""
+        """As nats-py takes them. Raises OSError when the credentials file can't be read: nats-py opens it late."""
+        if self.creds_file:
+            self.creds_file.read_bytes()
         given = {
             "user": self.user,
             "password": self.password,

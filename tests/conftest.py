@@ -9,13 +9,15 @@ WIPPY_NO_SKIPS=1 in the environment every skip is a failure.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TypeVar
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from cluster.embedded import EmbeddedServers, ServerMissing, etcd_binary, nats_binary
 from cluster.etcd import Etcd
@@ -53,6 +55,16 @@ def _without_skips(report: Report) -> Report:
         report.outcome = "failed"
         report.longrepr = f"skips are failures here (WIPPY_NO_SKIPS=1): {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A test that sets up logging sets it up for itself."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level
 
 
 def require(find_binary: Callable[[], object]) -> None:

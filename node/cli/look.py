@@ -28,7 +28,8 @@ async def nodes(client: Client, format: Listing = Format.TEXT, as_json: AsJson =
     rows = [_node(member, health.by_node.get(member.node), health.silent.get(member.node)) for member in members]
     rows += list(_gone({member.node for member in members}))
     columns = {"node": "NODE", "state": "STATE", "processes": "PROCESSES", "registry": "REGISTRY", "up": "UP"}
-    columns |= {"pid": "OS PID", "metrics": "METRICS"}
+    columns |= {"pid": "OS PID", "metrics": "METRICS", "problem": "PROBLEM"}
+    columns = {key: heading for key, heading in columns.items() if any(row.get(key) for row in rows) or key == "node"}
     empty = f"cluster {client.cluster!r} has no nodes; start one with `wippy run`"
     show(rows, columns, listing(format, as_json), empty=empty)
 

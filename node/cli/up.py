@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from node.project import Project
 
 READY_SECONDS = 60.0
-STOP_SECONDS = 15.0
+STOP_SECONDS = 40.0
+"""A node gives its processes up to `shutdown.timeout` (30 s); a second Ctrl-C ends it at once."""
 NAMES_SECONDS = 3.0
 """How long the suggestions wait for the application to register its names."""
 

@@ -15,12 +15,19 @@ local payload = {
     },
 }
 local VALUE, FORMAT = 1, 2
-local methods = mailbox.payload_methods
+local payload_meta, message_meta = mailbox.payload_meta, mailbox.message_meta
+local methods = {}
 
 local function check_self(value, name)
-    if type(value) ~= "table" or rawmeta(value) ~= mailbox.payload_meta then
+    local meta = rawmeta(value)
+    if meta ~= payload_meta and meta ~= message_meta then
         error("expected a payload: call it as payload:" .. name .. "()", 3)
     end
+end
+
+-- The format of a payload that has one of its own; a message has other things there.
+local function own_format(value)
+    return rawmeta(value) == payload_meta and value[FORMAT] or nil
 end
 
 function payload.new(value)
@@ -33,12 +40,14 @@ end
 
 function methods.get_format(self)
     check_self(self, "get_format")
-    return self[FORMAT] or kernel.is_error(self[VALUE]) and payload.format.ERROR or payload.format.LUA
+    return own_format(self) or kernel.is_error(self[VALUE]) and payload.format.ERROR or payload.format.LUA
 end
 
 -- One result, not ``value, nil``: programs pass it on as the last argument of another call.
 function methods.data(self)
-    check_self(self, "data")
+    if rawmeta(self) ~= payload_meta then
+        check_self(self, "data")
+    end
     return self[VALUE]
 end
 
@@ -75,8 +84,7 @@ end
 
 function methods.unmarshal(self)
     check_self(self, "unmarshal")
-    local format = self[FORMAT]
-    if format == payload.format.JSON then
+    if own_format(self) == payload.format.JSON then
         return json().decode(self[VALUE])
     end
     return self[VALUE], nil
@@ -94,6 +102,11 @@ function methods.transcode(self, format)
         return mailbox.new_payload(value)
     end
     return encode(value, format)
+end
+
+for name, method in pairs(methods) do
+    mailbox.payload_methods[name] = method
+    mailbox.message_methods[name] = method
 end
 
 return payload

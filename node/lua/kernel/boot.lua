@@ -4,7 +4,6 @@
 -- (the guarded string functions, the os library) is kept under ``parts``; all others put what
 -- they offer into the kernel's one table. Afterwards Lua's global table is empty.
 local config, files, modules = ...
-collectgarbage("incremental", 1000, 400)
 
 local base = {}
 for name, value in pairs(_G) do

@@ -157,17 +157,16 @@ end
 
 -- process.send. The first lines are the way of nearly every message: one payload to a PID in this VM.
 local function send(destination, topic, ...)
-    if type(destination) ~= "string" then
+    local process = by_pid[destination]
+    if not process and type(destination) ~= "string" then
         error("bad argument #1 to 'send' (string expected, got " .. type(destination) .. ")", 2)
-    end
-    if not topics[topic] then
+    elseif not topics[topic] then
         local err = check_topic(topic)
         if err then
             return nil, err
         end
     end
     local sender = turns.current.process
-    local process = by_pid[destination]
     if not process or select("#", ...) ~= 1 then
         return send_other(sender, destination, topic, select("#", ...), ...)
     end

@@ -10,21 +10,25 @@
 -- delivered goes where it now belongs, in that order.
 local K = ...
 local channels, values, turns = K.channels, K.values, K.turns
-local hand_over, append = channels.hand_over, channels.append
+local hand_over, append, ready = channels.hand_over, channels.append, turns.ready
 local rawmeta = debug.getmetatable
 local pairs, rawget, setmetatable, sort, type = pairs, rawget, setmetatable, table.sort, type
 
-local TOPIC, FROM, COUNT, VALUE, ARRIVED = 1, 2, 3, 4, 5
+local VALUE, TOPIC, FROM, COUNT, ARRIVED = 1, 2, 3, 4, 5
 
--- Payloads: a value as it arrived.
+-- Payloads: a value as it arrived, first in the table. Their methods are completed by the module payload.
 local payload_methods = {}
 local payload_meta = { __index = payload_methods, __metatable = false, __name = "payload" }
-values.special[payload_meta] = { unwrap = function(payload) return payload[1] end }
 
--- Messages.
+-- Messages. One that brought a single payload is that payload too: a table less for each message.
 local message_methods = {}
 local message_meta = { __index = message_methods, __metatable = false, __name = "message" }
-values.special[message_meta] = { what = "a message" }
+
+local function value_of(payload)
+    return payload[VALUE]
+end
+values.special[payload_meta] = { unwrap = value_of }
+values.special[message_meta] = { unwrap = value_of }
 
 local function new_payload(value)
     return setmetatable({ value }, payload_meta)
@@ -42,7 +46,7 @@ end
 function message_methods.payload(message)
     local count = message[COUNT]
     if count == 1 then
-        return setmetatable({ message[VALUE] }, payload_meta)
+        return message
     elseif count == 0 then
         return nil
     end
@@ -85,9 +89,13 @@ end
 local function deliver(process, topic, from, count, value)
     local listeners = process.listeners
     local state = listeners and listeners[topic] or process.inbox
-    local message = setmetatable({ topic, from, count, value, false }, message_meta)
-    if state and state.receiver then
-        if state.raw then
+    local message = setmetatable({ value, topic, from, count, false }, message_meta)
+    local receiver = state and state.receiver
+    if receiver then
+        if receiver.co and not state.raw and not state.receivers then -- as hand_over does it: nearly all messages come here
+            state.receiver = nil
+            ready(receiver, message, true)
+        elseif state.raw then
             hand_over(state, value, true)
         else
             hand_over(state, message, true)
@@ -135,8 +143,10 @@ local function sort_again(process, closed)
     for i = 1, #waiting do
         local message = waiting[i]
         local state = route(process, message[TOPIC])
-        if state and state.receiver then
-            hand_over(state, state.raw and raw(message) or message, true)
+        if state and state.receiver and state.raw then
+            hand_over(state, raw(message), true)
+        elseif state and state.receiver then
+            hand_over(state, message, true)
         else
             keep(process, state, message)
         end
@@ -309,4 +319,6 @@ K.mailbox = {
     new_payload = new_payload,
     payload_meta = payload_meta,
     payload_methods = payload_methods,
+    message_meta = message_meta,
+    message_methods = message_methods,
 }

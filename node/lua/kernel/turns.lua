@@ -23,7 +23,7 @@ local RESUMES = 64
 local SLICE = 0.0002
 local STRETCH = 0.25
 local SMALLEST_QUANTUM = 16
-local CLOCK_EVERY = 16
+local CLOCK_EVERY = 32
 
 local KILLED = setmetatable({}, { __tostring = function() return "killed" end, __metatable = false })
 
@@ -153,6 +153,9 @@ end
 -- A yield point ran out. Returns the points until the next call.
 local function point()
     local thread = turns.current
+    if not thread then -- a module's function that the kernel itself calls
+        return largest_quantum
+    end
     local process = thread.process
     if process.killed then
         error(KILLED, 0)

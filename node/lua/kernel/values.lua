@@ -81,10 +81,13 @@ local function copy_special(value, rule, depth)
 end
 
 function copy_table(value, depth)
-    local rule = rule_for(value)
-    if rule then
-        return copy_special(value, rule, depth)
-    elseif depth > DEEPEST then
+    if rawmeta(value) then
+        local rule = rule_for(value)
+        if rule then
+            return copy_special(value, rule, depth)
+        end
+    end
+    if depth > DEEPEST then
         failed = true
         return nil
     end
@@ -94,14 +97,18 @@ function copy_table(value, depth)
         local kind = type(field)
         if kind == "table" then
             field = copy_table(field, depth + 1)
+            if failed then
+                return nil
+            end
         elseif not PLAIN[kind] then
             failed = true
+            return nil
         end
         if not known[key] then
             check_key(key)
-        end
-        if failed then
-            return nil
+            if failed then
+                return nil
+            end
         end
         copied[key] = field
         entries = entries + 1
