@@ -318,7 +318,10 @@ class Connection:
 
     async def _build(self) -> None:
         self._nats = Client()
-        given = self._given()
+        try:
+            given = self._given()
+        except OSError as error:
+            raise self._cannot_connect(str(error)) from None
         try:
             async with asyncio.timeout(self._options.connect_timeout) as self._connecting:
                 await self._nats.connect(**given)
