@@ -28,7 +28,7 @@ from cluster.frame import Frame, Reset
 from cluster.handlers import Handlers
 from cluster.held import HeldFrames
 from cluster.link import ACK_DELAY, Action, Closed, Counters, Deliver, Hold, Limits, LinkCore, Publish, State
-from cluster.members import Member, MemberChange
+from cluster.members import Member, MemberChange, NodeState
 from cluster.subjects import Subjects, untoken
 from cluster.tasks import Tasks
 
@@ -117,6 +117,7 @@ class Links:
         self._in_doubt = False
         self._peers: dict[str, _Peer] = {}
         self._former: dict[str, int] = {}
+        self._leaving: set[str] = set()
         self._sources: dict[str, str] = {}
         self._dirty: list[_Peer] = []
         self._flush_handle: asyncio.Handle | None = None
@@ -319,7 +320,8 @@ class Links:
                     pass
 
     def _closed(self, node: str, core: LinkCore, reason: str) -> None:
-        say = log.warning if self._epoch else log.info  # the end of all links is told by whoever ended them
+        # the end of all links is told by whoever ended them, and a peer that said it leaves is meant to go
+        say = log.warning if self._epoch and node not in self._leaving else log.info
         say("link closed", peer=node, reason=reason, n=core.n)
         self._down.tell(node, reason)
 
@@ -361,10 +363,18 @@ class Links:
             self._former[member.node] = member.epoch
             self._pair(member.node, 0, f"node {member.node} is gone (epoch {member.epoch} ended)")
             del self._peers[member.node]
+            self._leaving.discard(member.node)
         else:
+            self._note_leaving(after)
             self._former.pop(member.node, None)
             self._pair(after.node, after.epoch, f"node {after.node} registered anew")
             self._replay(after.node)
+
+    def _note_leaving(self, member: Member) -> None:
+        if member.state is NodeState.DRAINING:
+            self._leaving.add(member.node)
+        else:
+            self._leaving.discard(member.node)
 
     def _pair_all(self, reason: str = "") -> None:
         for member in self._members.all():

@@ -8,15 +8,15 @@ the router, operations to the module dispatcher, requests for code to the regist
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import structlog
 
-from cluster.envelope import error_map, to_text
+from cluster.envelope import Kind, error_map, to_text
 from cluster.pid import VM_SLOTS
 from cluster.registry import Entry, RegistryState
 from node.host import Vm, VmConfig, VmStats
@@ -32,6 +32,17 @@ HOST_KINDS = frozenset({"process.host", "terminal.host"})
 STOP_GRACE = timedelta(seconds=2)
 ROUTED = 32
 """Items below are envelopes."""
+ACTS = frozenset({Kind.MESSAGE, Kind.SPAWN, Kind.CALL, Kind.CANCEL, Kind.TERMINATE, Out.CALL, Out.CAST})
+"""Items by which a process acts on others. Answers and exits are none: whoever waits for them must not wait in vain."""
+
+
+class Guard(Protocol):
+    """Who knows the processes that own something, and whether they still may act (fencing rule F4)."""
+
+    @property
+    def guarded(self) -> Collection[bytes]: ...
+
+    def may_act(self, pid: bytes) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,7 @@ class Hosts:
         on_step: StepObserver,
         on_failure: Callable[[str, BaseException], None],
         terminals: set[int],
+        guard: Guard,
     ) -> None:
         self._node = node
         self._incarnation = incarnation
@@ -113,6 +125,7 @@ class Hosts:
         self._on_step = on_step
         self._on_failure = on_failure
         self._terminals = terminals
+        self._guard = guard
         self._slots = iter(range(1, VM_SLOTS))
         self._running: dict[str, _Host] = {}
         self._on_ended: list[Callable[[bytes, dict[str, Any] | None], None]] = []
@@ -124,8 +137,10 @@ class Hosts:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for host in list(self._running):
-            await self._stop(host)
+        ended = await asyncio.gather(*(self._stop(host) for host in list(self._running)), return_exceptions=True)
+        for problem in ended:
+            if isinstance(problem, BaseException):
+                log.error("host did not end in order", exc_info=problem)
 
     def on_ended(self, callback: Callable[[bytes, dict[str, Any] | None], None]) -> None:
         """Call back with (pid, error) when a process ends that has a name, a stream or is tracked."""
@@ -135,7 +150,7 @@ class Hosts:
         """Start the VMs of new hosts, stop those of removed ones."""
         wanted = {entry.id: entry for entry in state.entries() if entry.kind in HOST_KINDS}
         failed: dict[str, str] = {}
-        for host in [h for h, running in self._running.items() if running.entry is not None and h not in wanted]:
+        for host in [h for h, running in self._running.items() if _is_obsolete(running, wanted.get(h))]:
             await self._stop(host)
         for host, entry in wanted.items():
             running = self._running.get(host)
@@ -159,7 +174,7 @@ class Hosts:
             told, mail = await asyncio.gather(host.vm.query(b"counters"), host.vm.query(b"mail"))
             host.counters = Counters.of(to_text(told), int(mail))
 
-        await asyncio.gather(*(ask(host) for host in self._running.values() if not host.vm.stats().failed))
+        await asyncio.gather(*(ask(host) for host in self._answering()))
 
     def broken(self) -> list[str]:
         """Hosts whose VM is gone."""
@@ -177,15 +192,18 @@ class Hosts:
 
     async def processes(self) -> list[dict[str, Any]]:
         """All processes of the node, host by host."""
-        listed = await asyncio.gather(*(running.vm.query(b"list") for running in self._running.values()))
+        listed = await asyncio.gather(*(running.vm.query(b"list") for running in self._answering()))
         return [to_text(process) for some in listed for process in some]
 
     async def inspect(self, pid: str, slot: int) -> dict[str, Any] | None:
-        for running in self._running.values():
+        for running in self._answering():
             if running.vm.slot == slot:
                 found: dict[str, Any] | None = to_text(await running.vm.query(b"inspect", pid.encode()))
                 return found
         return None
+
+    def _answering(self) -> list[_Host]:
+        return [host for host in self._running.values() if not host.vm.stats().failed]
 
     def code_changed(self, ids: set[str]) -> None:
         """These entries changed: VMs drop what they compiled of them."""
@@ -214,7 +232,11 @@ class Hosts:
             on_step=self._on_step,
             on_failure=lambda vm, error: self._on_failure(f"VM of {vm.host_id}", error),
         )
-        await vm.__aenter__()
+        try:
+            await vm.__aenter__()
+        except BaseException:
+            await vm.__aexit__(None, None, None)
+            raise
         self._running[host] = _Host(vm, entry)
         for name, (pid, revision) in self._names().items():
             vm.post([43, name.encode(), pid.encode(), revision])
@@ -236,9 +258,11 @@ class Hosts:
 
     def _take(self, vm: Vm, items: list[Item]) -> None:
         """Everything a VM put out in one step, in order."""
-        route = self._router.route
+        route, guarded = self._router.route, self._guard.guarded
         for item in items:
             op = item[0]
+            if guarded and op in ACTS and self._withheld(item, op, guarded):
+                continue
             if op < ROUTED:
                 route(item)
                 continue
@@ -254,6 +278,15 @@ class Hosts:
                 case _:
                     log.error("unknown item from a VM", op=op, slot=vm.slot)
 
+    def _withheld(self, item: Item, op: int, guarded: Collection[bytes]) -> bool:
+        """Whether the item comes from a process that owned something and does not any more."""
+        pid = item[1] if op == Out.CAST else item[2]
+        if pid not in guarded or self._guard.may_act(pid):
+            return False
+        if op == Kind.MESSAGE:
+            self._router.dead_letters.add(item, "lease_over")
+        return True
+
     def _give_code(self, vm: Vm, opid: int, entry: bytes) -> None:
         try:
             vm.post([40, opid, None, [self._code(entry.decode())]])
@@ -266,3 +299,8 @@ class Hosts:
         self._dispatcher.take(vm, item)
         for callback in self._on_ended:
             callback(item[1], None if item[3] is None else to_text(item[3]))
+
+
+def _is_obsolete(running: _Host, wanted: Entry | None) -> bool:
+    """Whether a host's entry is gone, or is of another kind now. The node's own host has none."""
+    return running.entry is not None and (wanted is None or wanted.kind != running.entry.kind)

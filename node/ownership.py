@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, Unavailable
 from cluster.fencing import Phase
 from cluster.tasks import Tasks
 
@@ -60,23 +60,42 @@ class Ownership:
         self._reach: Reach | None = None
         self._register: Callable[[], Awaitable[None]] | None = None
         self._forget: Callable[[int], None] = lambda lease: None
+        self._serving = False
         self._ending = False
+        self._losses = 0
+        self._rejoined_after = 0
+        self._rejoining: asyncio.Task[None] | None = None
         self.rejoins = 0
 
     def bind(
         self, owner: Owner, reach: Reach, register: Callable[[], Awaitable[None]], forget: Callable[[int], None]
     ) -> None:
-        """``register`` takes a new lease and registers the node; ``forget`` drops what hung on the old lease."""
+        """``register`` registers the node, under a new lease when the former is lost; ``forget`` drops what
+        hung on a lost one."""
         self._owner, self._reach, self._register, self._forget = owner, reach, register, forget
 
+    def begin(self) -> None:
+        """The node is ready: from now on it registers again when it has to. Raises Unavailable when it is late."""
+        if self._losses:
+            raise Unavailable("the lease of this node ended while it started; start it again, and look at etcd")
+        self._serving = True
+
     def end(self) -> None:
-        """The node stops in good order: the end of its lease is meant."""
+        """The node stops in good order: it does not register again. What it owns is protected to the last."""
         self._ending = True
+        if self._rejoining is not None:
+            self._rejoining.cancel()
+
+    def may_give_back(self) -> bool:
+        """Whether the lease may be ended early: nothing owned lives any more."""
+        return self._owner is None or not self._owner.owns()
 
     def on_phase(self, phase: Phase, lease: int) -> None:
-        if self._owner is None or self._reach is None or self._ending:
+        if self._owner is None or self._reach is None:
             return
         match phase:
+            case Phase.HELD if self._losses > self._rejoined_after:
+                pass  # a new lease; what may be done under it begins with the registration
             case Phase.HELD:
                 self._reach.resume()
                 self._owner.sure()
@@ -85,43 +104,73 @@ class Ownership:
                 self._owner.in_doubt()
             case Phase.KILL:
                 log.error("the lease is about to end; owned work is killed", lease=f"{lease:x}")
-                self._owner.in_doubt()
-                self._owner.kill_owned()
+                self._stop_owned()
             case Phase.DOUBT:
+                # also the first to be told, when the process was suspended past the others
+                log.error("the lease may be over; nothing is sent or owned until it answers", lease=f"{lease:x}")
                 self._reach.doubt()
+                self._stop_owned()
             case Phase.LOST:
-                self._owner.in_doubt()
-                self._owner.kill_owned()
+                self._stop_owned()
 
     def on_lost(self, lease: int) -> None:
-        if self._owner is None or self._reach is None or self._ending:
+        self._losses += 1
+        if self._owner is None or self._reach is None:
             return
-        log.error("the lease is lost; the node registers again when its owned work has ended", lease=f"{lease:x}")
         self._reach.end("the lease of this node is lost")
         self._forget(lease)
-        self._tasks.start(self._rejoin(), "rejoin")
+        if self._ending:
+            log.error("the lease is lost while the node stops", lease=f"{lease:x}")
+            return
+        log.error("the lease is lost; the node registers again when its owned work has ended", lease=f"{lease:x}")
+        self._begin_rejoin()
+
+    def on_unregistered(self) -> None:
+        """The key of this node is gone in the watch: with its lease, of which the keeper hears soon, or without."""
+        if self._serving and not self._ending and (self._rejoining is None or self._rejoining.done()):
+            log.error("this node is not registered any more; it registers again")
+            self._begin_rejoin()
+
+    def _stop_owned(self) -> None:
+        assert self._owner is not None
+        self._owner.in_doubt()
+        self._owner.kill_owned()
+
+    def _begin_rejoin(self) -> None:
+        if self._serving and (self._rejoining is None or self._rejoining.done()):
+            self._rejoining = self._tasks.start(self._rejoin(), "rejoin")
 
     async def _rejoin(self) -> None:
         assert self._owner is not None
         assert self._register is not None
+        pause = FIRST_RETRY
+        while True:
+            losses = self._losses
+            if losses > self._rejoined_after and not await self._owned_ended():
+                return
+            try:
+                await self._register()
+            except (ClusterError, TimeoutError) as error:
+                log.warning("can't register again yet", error=str(error) or "timeout", again_in=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LAST_RETRY)
+                continue
+            if losses == self._losses:
+                break
+        self._rejoined_after = losses
+        self.rejoins += 1
+        self._owner.sure()
+        log.info("node registered again")
+
+    async def _owned_ended(self) -> bool:
+        """Wait until nothing owned under the lost lease lives; the process ends when it does not."""
+        assert self._owner is not None
         deadline = time.monotonic() + END_OWNED
         while self._owner.owns():
             if time.monotonic() > deadline:
                 log.critical("owned work did not end after the lease was lost; ending the process")
                 self._exit_process(EXIT_CODE)
-                return
+                return False
             self._owner.kill_owned()
             await asyncio.sleep(0.05)
-        pause = FIRST_RETRY
-        while True:
-            try:
-                await self._register()
-            except ClusterError as error:
-                log.warning("can't register again yet", error=str(error), again_in=pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LAST_RETRY)
-                continue
-            self.rejoins += 1
-            self._owner.sure()
-            log.info("node registered again")
-            return
+        return True

@@ -3,7 +3,8 @@
 A port has a PID (slot 0) and the same envelopes as everyone: the supervisor spawns and
 monitors through one, a client's call waits at one for its reply. Every request has a
 deadline and ends in a value, a ``Refused`` or a ``CallTimeout``; a node that goes away
-ends the requests that wait for it (NOCONNECTION: outcome unknown).
+ends the requests that wait for it (NOCONNECTION: outcome unknown). A process that a spawn
+started after its asker had given up is ended: nobody would know of it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,22 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
+
+import structlog
 
 from cluster.envelope import Envelope, Kind, Status, error_map, to_text
 from cluster.errors import CallTimeout, ClusterError
 from cluster.pid import VM_SLOTS, Pid, node_of
+
+
+log = structlog.get_logger("wippy.ports")
+
+ABANDONED = 1000
+"""Spawns nobody waits for any more whose late answers are still recognised."""
+
+Accept: TypeAlias = Callable[[bytes], bool]
+"""``accept(pid)``: a spawned process, told before anything it did is handled. False: it is ended."""
 
 
 class Refused(ClusterError):
@@ -49,13 +61,22 @@ class Exit:
     error: dict[str, Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request that waits for its REPLY."""
+
+    node: bytes
+    answer: asyncio.Future[Any]
+    accept: Accept | None
+
+
 class Port:
     """One PID of the node. Made by ``Ports.open``; close it when done."""
 
     def __init__(self, pid: bytes, ports: Ports) -> None:
         self.pid = pid
         self._ports = ports
-        self._waiting: dict[int, tuple[bytes, asyncio.Future[Any]]] = {}
+        self._waiting: dict[int, _Request] = {}
         self.messages: asyncio.Queue[tuple[bytes, bytes, list[Any]]] = asyncio.Queue(maxsize=10_000)
         """What was sent to the port: (from, topic, payloads)."""
         self.on_exit: Callable[[Exit], None] | None = None
@@ -66,9 +87,14 @@ class Port:
         Raises Refused when it is answered with an error, noproc or noconnection, and CallTimeout
         after ``timeout`` seconds.
         """
+        return await self._request(kind, to, rest, timeout, None)
+
+    async def _request(
+        self, kind: Kind, to: bytes, rest: tuple[Any, ...], timeout: float, accept: Accept | None
+    ) -> Any:
         ref = self._ports.next_ref()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[ref] = (node_of(to), answer)
+        self._waiting[ref] = _Request(node_of(to), answer, accept)
         try:
             self._ports.route([int(kind), to, self.pid, ref, *rest])
             async with asyncio.timeout(timeout):
@@ -76,14 +102,35 @@ class Port:
         except TimeoutError:
             raise CallTimeout(f"{kind.name.lower()} to {to.decode()}", timeout) from None
         finally:
-            self._waiting.pop(ref, None)
+            if self._waiting.pop(ref, None) is not None and accept is not None:
+                self._ports.abandon(ref, accept)
 
     async def spawn(
-        self, host: bytes, entry: str, args: list[Any], options: dict[bytes, Any], *, timeout: float
+        self,
+        host: bytes,
+        entry: str,
+        args: list[Any],
+        options: dict[bytes, Any],
+        *,
+        timeout: float,
+        accept: Accept = lambda pid: True,
+        late: Accept = lambda pid: False,
     ) -> bytes:
-        """Start a process of ``entry`` on ``host`` (an address ``{node@host|}``); returns its PID."""
-        pid: bytes = await self.request(Kind.SPAWN, host, entry.encode(), args, options, timeout=timeout)
-        return pid
+        """Start a process of ``entry`` on ``host`` (an address ``{node@host|}``); returns its PID.
+
+        ``accept`` has the PID as the answer comes in, before anything else that came out of the process is handled;
+        ``late`` has it when the answer comes after this call has ended.
+        """
+
+        def told(pid: bytes) -> bool:
+            return late(pid) if ended else accept(pid)
+
+        ended = False
+        try:
+            pid: bytes = await self._request(Kind.SPAWN, host, (entry.encode(), args, options), timeout, told)
+            return pid
+        finally:
+            ended = True
 
     async def send(
         self, to: bytes, topic: str, payloads: list[Any], *, timeout: float, name: str = "", revision: int = 0
@@ -99,7 +146,7 @@ class Port:
         """An envelope arrived for this port."""
         match envelope[0]:
             case Kind.REPLY:
-                self._reply(envelope[3], Status(envelope[4]), envelope[5])
+                self._reply(envelope)
             case Kind.EXIT:
                 if self.on_exit is not None:
                     error = None if envelope[6] is None else to_text(envelope[6])
@@ -120,22 +167,26 @@ class Port:
         if envelope[3]:
             self._ports.route([int(Kind.REPLY), envelope[2], self.pid, envelope[3], int(status), value])
 
-    def _reply(self, ref: int, status: Status, value: Any) -> None:
+    def _reply(self, envelope: Envelope) -> None:
+        _, _, _, ref, code, value = envelope
         waiting = self._waiting.pop(ref, None)
-        if waiting is None or waiting[1].done():
-            return
-        if status is Status.OK:
-            waiting[1].set_result(value)
-            return
-        error = to_text(value) if isinstance(value, dict) else {"kind": "Unavailable", "message": status.name.lower()}
-        waiting[1].set_exception(Refused(status, error))
+        if waiting is None or waiting.answer.done():
+            self._ports.late_reply(envelope)
+        elif code != Status.OK:
+            waiting.answer.set_exception(_refused(code, value))
+        elif waiting.accept is None or self._ports.keep(value, waiting.accept):
+            waiting.answer.set_result(value)
+        else:
+            waiting.answer.set_exception(_refused(Status.ERROR, error_map("Canceled", "it is not wanted any more")))
 
     def node_down(self, node: bytes, reason: str) -> None:
         """The node's epoch ended or its link closed: nothing it was asked will be answered."""
-        gone = [ref for ref, (where, _) in self._waiting.items() if where == node]
-        for ref in gone:
-            message = f"no connection to node {node.decode()}: {reason}; the outcome is unknown"
-            self._reply(ref, Status.NOCONNECTION, error_map("Unavailable", message, retryable=True))
+        message = f"no connection to node {node.decode()}: {reason}; the outcome is unknown"
+        for ref in [ref for ref, request in self._waiting.items() if request.node == node]:
+            answer = self._waiting.pop(ref).answer
+            if not answer.done():
+                gone = error_map("Unavailable", message, retryable=True)
+                answer.set_exception(_refused(Status.NOCONNECTION, gone))
 
     def close(self) -> None:
         self._ports.close(self)
@@ -151,6 +202,7 @@ class Ports:
         self._counter = count(1)
         self._refs = count(1)
         self._open: dict[bytes, Port] = {}
+        self._abandoned: dict[int, Accept] = {}
 
     def open(self, host: str) -> Port:
         """A new port; ``host`` stands in its PID, e.g. ``node:supervisor``."""
@@ -169,11 +221,40 @@ class Ports:
     def deliver(self, envelope: Envelope) -> bool:
         """Whether a port with the envelope's PID is open; it has it then."""
         port = self._open.get(envelope[1])
-        if port is None:
-            return False
-        port.deliver(envelope)
-        return True
+        if port is not None:
+            port.deliver(envelope)
+            return True
+        if envelope[0] == Kind.REPLY:
+            self.late_reply(envelope)
+            return True
+        return False
+
+    def abandon(self, ref: int, accept: Accept) -> None:
+        """Nobody waits for this spawn any more."""
+        self._abandoned[ref] = accept
+        if len(self._abandoned) > ABANDONED:
+            del self._abandoned[next(iter(self._abandoned))]
+
+    def late_reply(self, envelope: Envelope) -> None:
+        """An answer nobody waits for: what was spawned all the same is ended."""
+        accept = self._abandoned.pop(envelope[3], None)
+        if accept is not None and envelope[4] == Status.OK and not self.keep(envelope[5], accept):
+            log.warning("a process that started too late is ended", pid=envelope[5].decode("utf-8", "replace"))
+
+    def keep(self, pid: bytes, accept: Accept) -> bool:
+        """Whether the spawned process is wanted; it is ended when not."""
+        if accept(pid):
+            return True
+        self.route([int(Kind.TERMINATE), pid, b"", 0])
+        return False
 
     def node_down(self, node: bytes, reason: str) -> None:
         for port in list(self._open.values()):
             port.node_down(node, reason)
+
+
+def _refused(code: int, value: Any) -> Refused:
+    """The error in an answer; one that is malformed is an error too."""
+    status = Status(code) if code in list(Status) and code != Status.OK else Status.ERROR
+    error = to_text(value) if isinstance(value, dict) else {"kind": "Unavailable", "message": status.name.lower()}
+    return Refused(status, error)

@@ -2,7 +2,8 @@
 
 The core says start, stop, kill or give up; this shell spawns the process through a port,
 monitors it, runs the timers and feeds back what happened. It ends (``finished``) when the
-core came to rest: stopped, exited or failed.
+core came to rest - stopped, exited or failed - and no process lives or is being started: who
+waits for that may give the replica to another node.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ log = structlog.get_logger("wippy.supervisor")
 
 RESTING = frozenset({ServiceState.STOPPED, ServiceState.EXITED, ServiceState.FAILED})
 KILL_DEADLINE = 5.0
+"""Seconds a killed process may take to be gone before that is said."""
+POLL = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,12 @@ class ReplicaStats:
 
 
 class Replica:
-    """Keeps one replica as its entry says. Start it with ``start``; ``stop`` waits for its end."""
+    """Keeps one replica as its entry says. Start it with ``start``; ``stop`` waits for its end.
+
+    ``may_start`` is asked right before each start, ``ready`` waits for what the service requires. ``fence`` has
+    the PID of each process before anything that comes out of it is handled; ``on_pid`` has the one that runs now,
+    None when it ended.
+    """
 
     def __init__(
         self,
@@ -68,7 +76,10 @@ class Replica:
         spec: ProcessService,
         ports: Ports,
         node: str,
+        *,
+        may_start: Callable[[], bool],
         ready: Callable[[], Awaitable[None]],
+        fence: Callable[[bytes], None],
         on_pid: Callable[[bytes | None], None],
         on_rest: Callable[[ServiceState], None],
     ) -> None:
@@ -76,7 +87,9 @@ class Replica:
         self.replica = replica
         self.spec = spec
         self._host = host_address(node, spec.host).encode()
+        self._may_start = may_start
         self._ready = ready
+        self._fence = fence
         self._on_pid = on_pid
         self._on_rest = on_rest
         life = spec.lifecycle
@@ -96,23 +109,36 @@ class Replica:
         self._port.on_exit = self._exited
         self._tasks = Tasks(f"{service}/{replica}")
         self._starting: asyncio.Task[None] | None = None
+        self._asked = False
+        self._killed = False
+        self._lost_name = ""
         self._pid: bytes | None = None
         self._since = 0.0
         self.started = asyncio.Event()
+        """A process of it ran."""
+        self.tried = asyncio.Event()
+        """The first start worked or failed."""
         self.finished = asyncio.Event()
+
+    @property
+    def pid(self) -> bytes | None:
+        """The process that runs now."""
+        return self._pid
 
     def start(self) -> None:
         self._handle(StartRequested())
 
     async def stop(self, reason: str) -> None:
-        """CANCEL the process, kill it after its ``stop_timeout``, and wait until it has ended."""
+        """CANCEL the process, kill it after its ``stop_timeout``; returns when it has ended, and only then."""
         self._handle(StopRequested(reason))
         limit = self.spec.lifecycle.stop_timeout.total_seconds() + KILL_DEADLINE
-        try:
-            async with asyncio.timeout(limit):
-                await self.finished.wait()
-        except TimeoutError:
-            log.error("service did not end", service=self.service, replica=self.replica, after=limit)
+        while not self.finished.is_set():
+            try:
+                async with asyncio.timeout(limit):
+                    await self.finished.wait()
+            except TimeoutError:
+                log.error("service does not end", service=self.service, replica=self.replica, after=limit)
+                self.kill(reason)
         await self.close()
 
     async def close(self) -> None:
@@ -120,10 +146,15 @@ class Replica:
         self._port.close()
         await self._tasks.close()
 
-    def kill(self) -> None:
-        """End the process now (its lease is about to end)."""
-        self._handle(StopRequested("lease lost"))
+    def kill(self, reason: str) -> None:
+        """End the process now, also one that is only being started."""
+        self._killed = True
+        self._handle(StopRequested(reason))
         self._terminate()
+
+    def name_revoked(self, name: str) -> None:
+        """The process lost a name it did not give back: should it end because of that, it is started again."""
+        self._lost_name = name
 
     def stats(self) -> ReplicaStats:
         pid = self._pid.decode() if self._pid else ""
@@ -143,18 +174,29 @@ class Replica:
                 case StartChild(after):
                     self._starting = self._tasks.start(self._spawn(after), "start")
                 case CancelStart():
-                    if self._starting is not None:
+                    # a start that was asked for is not taken back by not waiting: its answer decides
+                    if self._starting is not None and not self._asked:
                         self._starting.cancel()
                 case StopChild(reason, grace):
                     self._cancel(reason)
                     self._tasks.start(self._expire(grace), "stop timeout")
                 case KillChild():
+                    log.warning(
+                        "service does not stop; killing it",
+                        service=self.service,
+                        replica=self.replica,
+                        after=self.spec.lifecycle.stop_timeout.total_seconds(),
+                    )
                     self._terminate()
                 case GiveUp(reason):
                     log.error("service given up", service=self.service, replica=self.replica, reason=reason)
-        if self._core.state in RESTING and not self.finished.is_set():
+        self._check_rest()
+
+    def _check_rest(self) -> None:
+        resting = self._core.state in RESTING and not self._asked and self._pid is None
+        if resting and not self.finished.is_set():
             self.finished.set()
-            self.started.set()
+            self.tried.set()
             self._on_rest(self._core.state)
 
     async def _spawn(self, after: float) -> None:
@@ -164,30 +206,66 @@ class Replica:
         try:
             async with asyncio.timeout(self._start_timeout):
                 await self._ready()
-                args: list[Any] = to_raw(self.spec.input)
-                pid = await self._port.spawn(
-                    self._host,
-                    self.spec.process,
-                    args,
-                    {b"monitor": True, b"tracked": True},
-                    timeout=self._start_timeout,
-                )
-        except (ClusterError, TimeoutError) as error:
-            reason = str(error) or f"not started within {self._start_timeout:g} s"
-            log.error("service can't start", service=self.service, replica=self.replica, error=reason)
-            self._handle(ChildExited(time.monotonic(), reason, jitter=random.uniform(-1, 1)))
+        except TimeoutError:
+            required = ", ".join(self.spec.lifecycle.required)
+            self._not_started(f"what it requires ({required}) did not run within {self._start_timeout:g} s")
             return
+        while not self._may_start():
+            await asyncio.sleep(POLL)
+        await self._ask_for_process()
+
+    async def _ask_for_process(self) -> None:
+        self._asked = True
+        try:
+            args: list[Any] = to_raw(self.spec.input)
+            await self._port.spawn(
+                self._host,
+                self.spec.process,
+                args,
+                {b"monitor": True, b"tracked": True},
+                timeout=self._start_timeout,
+                accept=self._born,
+                late=self._unwanted,
+            )
+        except ClusterError as error:
+            self._asked = False
+            self._not_started(str(error))
+
+    def _not_started(self, reason: str) -> None:
+        log.error("service can't start", service=self.service, replica=self.replica, error=reason)
+        self.tried.set()
+        self._on_pid(None)
+        self._handle(ChildExited(time.monotonic(), reason, jitter=random.uniform(-1, 1)))
+
+    def _born(self, pid: bytes) -> bool:
+        """The process lives. Called as the answer comes in, because its exit may be the next thing that does."""
+        self._asked = False
         self._pid, self._since = pid, time.time()
+        self._lost_name = ""
+        self._fence(pid)
         self._on_pid(pid)
         log.info("service started", service=self.service, replica=self.replica, pid=pid.decode())
         self.started.set()
+        self.tried.set()
         self._handle(ChildStarted(time.monotonic()))
+        if self._killed:
+            self._terminate()
+        return True
+
+    def _unwanted(self, pid: bytes) -> bool:
+        """A process whose start was given up is here after all: until it is gone it is fenced like the others."""
+        self._fence(pid)
+        return False
 
     def _exited(self, ended: Exit) -> None:
+        if ended.pid != self._pid:
+            return
         self._pid = None
         self._on_pid(None)
         error = None if ended.error is None else str(ended.error.get("message") or ended.error.get("kind") or "failed")
         retryable = None if ended.error is None else ended.error.get("retryable")
+        if error is None and self._lost_name and self._core.state is ServiceState.RUNNING:
+            error = f"it ended after its name {self._lost_name} was revoked"
         if error is not None:
             log.warning("service failed", service=self.service, pid=ended.pid.decode(), error=error)
         self._handle(ChildExited(time.monotonic(), error, retryable, random.uniform(-1, 1)))

@@ -15,7 +15,7 @@ import structlog
 
 from cluster.envelope import Envelope, Kind, Status, error_map
 from cluster.errors import MessageTooBig, NodeDown, NotConnected, Unavailable
-from cluster.names import Names
+from cluster.names import Names, Scope
 from cluster.pid import node_of, slot_of
 from node.deadletters import DeadLetters
 from node.ports import Ports
@@ -28,6 +28,9 @@ ANSWERED = frozenset(
 """Kinds that are requests whenever their ref is not 0. A MESSAGE is one too, but leaves a dead letter."""
 MESSAGE = int(Kind.MESSAGE)
 HOSTED = frozenset({Kind.SPAWN, Kind.CALL})
+LENGTHS = {1: 8, 2: 7, 3: 6, 4: 4, 5: 4, 6: 4, 7: 4, 8: 7, 9: 5, 10: 4, 11: 7}
+"""Items of an envelope by its kind; from another node come only these."""
+NODES_KNOWN = 4096
 CLIENT = b"{client@door|"
 """How the PIDs of clients of the side door begin."""
 
@@ -59,7 +62,12 @@ class Router:
         self.messages_in = 0
         """Messages from other nodes, so far."""
         self.messages_out = 0
-        self.by_name_allowed: Callable[[], bool] = lambda: True
+        self.malformed = 0
+        """Envelopes from other nodes that were none, so far."""
+        self.by_name_allowed: Callable[[int], bool] = lambda lease: True
+        """Whether a process may be reached by a name it holds under this lease."""
+        self.applied: Callable[[], int] = lambda: 0
+        """The revision up to which the names here are complete."""
         self.on_client_reply: Callable[[Envelope], None] = lambda envelope: None
 
     def route(self, envelope: Envelope) -> None:
@@ -73,6 +81,8 @@ class Router:
             return
         text = self._texts.get(node)
         if text is None:
+            if len(self._texts) >= NODES_KNOWN:  # anybody may make up nodes to send to
+                self._texts.clear()
             text = self._texts[node] = node.decode("utf-8", "surrogateescape")
         try:
             self._links.send(text, envelope)
@@ -109,6 +119,9 @@ class Router:
         """Envelopes from another node, in their order."""
         own = self._own
         for envelope in envelopes:
+            if not _is_wellformed(envelope):
+                self._refuse_malformed(node, envelope)
+                continue
             if envelope[0] == MESSAGE:
                 self.messages_in += 1
             if node_of(envelope[1]) == own:
@@ -116,6 +129,11 @@ class Router:
             else:
                 log.warning("envelope for another node dropped", peer=node, to=str(envelope[1]))
                 self.no_process(envelope)
+
+    def _refuse_malformed(self, node: str, envelope: Envelope) -> None:
+        self.malformed += 1
+        if self.malformed & (self.malformed - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+            log.error("malformed envelope dropped", peer=node, envelope=repr(envelope)[:200], count=self.malformed)
 
     def node_down(self, node: str, reason: str) -> None:
         """A node's epoch ended or its link closed: tell everyone here who waits for or watches it."""
@@ -161,19 +179,32 @@ class Router:
         inbox.post(envelope)
 
     def _holds_name(self, envelope: Envelope) -> bool:
-        """A message by name is for whoever holds the name now, under the revision the sender resolved."""
+        """A message by name is for whoever holds the name now, under the revision the sender resolved.
+
+        A sender whose watch is ahead of ours knows more than we do: what it resolved holds.
+        """
         name, revision = _text(envelope[6]), envelope[7]
         held = self._names.lookup(name)
-        if (
-            held is not None
-            and held.revision == revision
-            and held.pid.encode() == envelope[1]
-            and self.by_name_allowed()
-        ):
+        if held is not None and held.revision == revision and held.pid.encode() == envelope[1]:
+            if held.scope is Scope.LOCAL or self.by_name_allowed(held.lease):
+                return True
+        elif revision > self.applied():
             return True
         stale = error_map("Unavailable", f"name {name!r} is no longer held by {_text(envelope[1])}", retryable=True)
         self.refuse(envelope, Status.STALE_NAME, stale, "stale_name")
         return False
+
+
+def _is_wellformed(envelope: Envelope) -> bool:
+    """Whether the items every part of the node relies on are there and of their types."""
+    kind, to, sender, ref = envelope[:4]
+    return (
+        len(envelope) == LENGTHS.get(kind)
+        and type(to) is bytes
+        and type(sender) is bytes
+        and type(ref) is int
+        and (kind != MESSAGE or (type(envelope[5]) is list and type(envelope[7]) is int))
+    )
 
 
 def _text(part: object) -> str:

@@ -15,6 +15,7 @@ messages ``[[topic, payloads], ...]``, context, tracked, timeout in milliseconds
     [45, node, reason]                      the node, or the link to it, is gone
     [46, query, what, argument]             b"list" | b"inspect" | b"counters" | b"mail"; answered by [54]
     [48, reason, grace_seconds]             CANCEL to every process, kill what is left after grace; then [55]
+    [49, text]                              an item that had no form; only made here
 
 Out of a VM, besides envelopes for processes that are not in it:
 
@@ -30,22 +31,25 @@ Out of a VM, besides envelopes for processes that are not in it:
 A code package is a dict: id, kind, source (already transformed by the dialect), method, modules
 (list), imports {alias: id}, version (of the registry), context (optional); keys and texts bytes.
 
+All the items of a step cross as one text of msgpack, strings in the str family: an array of
+items out of the VM, an array of texts with an item each into it, so that one without form spoils
+no other. The kernel reads and writes it (node/lua/kernel/codec.lua) while Python goes on, and
+nothing but plain data has a form in it: no Python object can get in.
+
 Numbers keep their kind: a Lua integer is an int of 64 bits, a float stays a float even when it
-is whole. A Python int beyond 64 bits becomes a float. A Lua table whose keys are exactly 1..n is
-a list, an empty one an empty list, any other a dict with keys of bytes, int, float or bool
-(``true`` and 1 are one key in Python). None inside of a list is a hole in Lua; only the lists of
-values, payloads and arguments themselves keep theirs, because their length travels along.
+is whole. A Lua table whose keys are exactly 1..n is a list, an empty one an empty list, any other
+a dict with keys of bytes, int, float or bool (``true`` and 1 are one key in Python). None inside
+of a list is a hole in Lua; only the lists of values, payloads and arguments themselves keep theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, TypeAlias
 
-import lupa.lua54 as lupa
+import msgpack
 
-from cluster.envelope import Kind, to_raw
+from cluster.envelope import error_map
 
 Item: TypeAlias = list[Any]
 
@@ -61,6 +65,7 @@ class In(IntEnum):
     NODE_GONE = 45
     QUERY = 46
     STOP = 48
+    MALFORMED = 49
 
 
 class Out(IntEnum):
@@ -76,57 +81,40 @@ class Out(IntEnum):
     COMPLAINT = 57
 
 
-_table_type: type = type(lupa.LuaRuntime(register_eval=False, register_builtins=False).table())
+class ItemPacker:
+    """Packs items for one kernel. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._packer = msgpack.Packer(use_bin_type=False, unicode_errors="surrogateescape", autoreset=True)
+
+    def pack(self, item: Item) -> bytes:
+        """One item as text for the kernel.
+
+        What has no form becomes [49, what is wrong], an answer an error: it must not end a VM, and nobody
+        may wait for an answer that never comes.
+        """
+        try:
+            packed: bytes = self._packer.pack(item)
+        except (TypeError, ValueError, OverflowError) as error:
+            self._packer.reset()
+            packed = self._packer.pack(_instead_of(item, error))
+        return packed
 
 
-def prepare(item: Item) -> Item:
-    """An item as the kernel wants it: lists that may have holes are followed by their length."""
-    match item[0]:
-        case Kind.MESSAGE:
-            return [*item[:8], len(item[5])]
-        case Kind.SPAWN | Kind.CALL:
-            return [*item[:7], len(item[5])]
-        case In.ANSWER:
-            values = item[3] or []
-            return [*item[:2], to_raw(item[2]), to_raw(values), len(values)]
-        case In.FEED:
-            return [*item[:2], to_raw(item[2])]
-        case _:
-            return item
+def _instead_of(item: Item, error: Exception) -> Item:
+    problem = f"item {item[:1]!r} is not plain data: {error}"
+    if item[0] == In.ANSWER:
+        return [int(In.ANSWER), item[1], error_map("Internal", problem), []]
+    return [int(In.MALFORMED), problem]
 
 
-def into_lua(table_from: Callable[..., Any], items: list[Item]) -> Any:
-    """A Lua table of prepared items, in one call."""
-    return table_from([prepare(item) for item in items], recursive=True)
+def pack_batch(texts: list[bytes]) -> bytes:
+    """Packed items as the text of a step."""
+    packed: bytes = msgpack.packb(texts, use_bin_type=False)
+    return packed
 
 
-def from_lua(value: Any) -> Any:
-    """A Lua value in Python. Tables are copied whole; the kernel sends no cycles."""
-    if type(value) is not _table_type:
-        return value
-    table: Any = value
-    pairs = list(table.items())
-    if not pairs:
-        return []
-    first, last = pairs[0][0], pairs[-1][0]
-    if first == 1 and last == len(pairs) and first is not True and _are_in_order(pairs):
-        return [from_lua(item) if type(item) is _table_type else item for _, item in pairs]
-    if _are_positions(pairs):
-        pairs.sort(key=lambda pair: pair[0])
-        return [from_lua(item) for _, item in pairs]
-    return {key: from_lua(item) if type(item) is _table_type else item for key, item in pairs}
-
-
-def items_from_lua(table: Any) -> list[Item]:
-    """The items a step gave: the table of them and each item are arrays without holes."""
-    return [
-        [from_lua(part) if type(part) is _table_type else part for part in item.values()] for item in table.values()
-    ]
-
-
-def _are_in_order(pairs: list[tuple[Any, Any]]) -> bool:
-    return all(type(key) is int and key == position for position, (key, _) in enumerate(pairs, 1))
-
-
-def _are_positions(pairs: list[tuple[Any, Any]]) -> bool:
-    return {key for key, _ in pairs if type(key) is int} == set(range(1, len(pairs) + 1))
+def unpack_batch(text: bytes) -> list[Item]:
+    """The items a step gave."""
+    items: list[Item] = msgpack.unpackb(text, raw=True, strict_map_key=False)
+    return items

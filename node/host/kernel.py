@@ -16,7 +16,7 @@ from typing import NamedTuple
 import lupa.lua54 as lupa
 
 from cluster.envelope import MAX_MESSAGE
-from node.host.boundary import Item, into_lua, items_from_lua
+from node.host.boundary import Item, ItemPacker, pack_batch, unpack_batch
 from node.host.sources import read_boot, read_kernel, read_modules, with_points
 
 LEAST_MEMORY = 8 * 1024 * 1024
@@ -52,7 +52,8 @@ class VmConfig:
 
 
 class Stepped(NamedTuple):
-    """What a step gave. ``wait``: 0 = call again at once, seconds until a timer is due, None = until something comes."""
+    """What a step gave. ``wait``: 0 = call again at once, seconds until a timer is due, None = until something
+    comes."""
 
     out: list[Item]
     wait: float | None
@@ -75,6 +76,7 @@ class Kernel:
         self._limit = config.max_memory
         self._seconds = config.step.total_seconds()
         self.out_of_memory = 0
+        self.pack = ItemPacker().pack
         self._lua = lupa.LuaRuntime(
             encoding=None,
             register_eval=False,
@@ -83,7 +85,6 @@ class Kernel:
             attribute_filter=_deny,
             max_memory=0,
         )
-        self._lua.set_overflow_handler(float)
         settings = {
             name.encode(): value for name, value in asdict(config).items() if name != "step" and value is not None
         }
@@ -91,7 +92,7 @@ class Kernel:
         halves = {name.encode(): with_points(name, text) for name, text in modules.items()}
         halves |= {name.encode(): text for name, text in read_modules().items()}
         boot = self._lua.compile(read_boot())
-        self._step, self._recover, self._relieve = boot(
+        self._feed, self._step, self._collect, self._recover, self._relieve = boot(
             self._lua.table_from(settings),
             self._lua.table_from(read_kernel(), recursive=True),
             self._lua.table_from(halves),
@@ -104,13 +105,18 @@ class Kernel:
 
     def step(self, items: list[Item]) -> Stepped:
         """Take ``items`` and let processes run. Raises LuaError when the kernel itself is broken."""
-        now, wall = time.monotonic_ns(), time.time_ns()
-        table = into_lua(self._lua.table_from, items) if items else None
+        return self.step_packed([self.pack(item) for item in items])
+
+    def step_packed(self, texts: list[bytes]) -> Stepped:
+        """The same with items that ``pack`` has packed."""
+        if texts:
+            self._feed(pack_batch(texts))
         if self.memory > self._limit * 0.95:
             self._relieve()
+        now = time.monotonic_ns()
         self._lua.set_max_memory(self._limit)
         try:
-            count, out, wait, live, run_queue = self._step(table, len(items), now, wall, self._seconds)
+            count, wait, live, run_queue = self._step(now, time.time_ns(), self._seconds)
         except lupa.LuaMemoryError:
             self._lua.set_max_memory(0)
             self._recover()
@@ -120,4 +126,4 @@ class Kernel:
             self._lua.set_max_memory(0)
         if wait:
             wait = max(0.0, (wait - now) / 1e9)
-        return Stepped(items_from_lua(out) if count else [], wait, live, run_queue)
+        return Stepped(unpack_batch(self._collect()) if count else [], wait, live, run_queue)

@@ -16,6 +16,7 @@ KERNEL_FILES = (
     "errors",
     "values",
     "turns",
+    "codec",
     "guards",
     "patterns",
     "ostime",

@@ -29,8 +29,8 @@ from node.host.kernel import Kernel, VmConfig
 
 log = structlog.get_logger("wippy.vm")
 
-BATCH = 2000
-"""Items taken into one step, so that converting them does not outlast the step."""
+BATCH, BATCH_BYTES = 2000, 8 * 1024 * 1024
+"""Items taken into one step, so that reading them does not outlast the step nor fill the VM."""
 LARGEST_BACKLOG = 20_000
 """Items out of the VM that nobody took yet; beyond, it waits."""
 DELIVERY_SLICE = 0.005
@@ -38,6 +38,8 @@ DELIVERY_PAUSE = 0.001
 """Seconds of the event loop that output may take in one go, and how long it then gives way."""
 DELIVERED_AT_ONCE = 256
 NAP = 0.02
+TICK = 0.002
+"""Seconds a VM with nothing but timers sleeps at least: timers that are due close together cost one step."""
 STEP_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 BOOT_DEADLINE = timedelta(seconds=10)
 JOIN_DEADLINE = timedelta(seconds=5)
@@ -101,6 +103,7 @@ class Vm:
         self._outbox: deque[list[Item]] = deque()
         self._bell = threading.Lock()
         self._sleeping = False
+        self._held_up = False
         self._ending = False
         self._delivering = False
         self._failed = False
@@ -218,7 +221,7 @@ class Vm:
         if self._outbox:  # put there by the VM's thread since the look above
             self._delivering = True
             self._loop.call_soon(self._deliver)
-        if self._sleeping:
+        if self._held_up:
             self._ring()
 
     def _is_ours(self, item: Item) -> bool:
@@ -262,27 +265,28 @@ class Vm:
         wait: float | None = None
         while not self._ending:
             if self._out - self._taken_out > LARGEST_BACKLOG:
+                self._held_up = True
                 self._sleep(NAP)
+                self._held_up = False
                 continue
             if not self._inbox and wait != 0:
-                self._sleep(wait)
+                self._sleep(wait if wait is None else max(wait, TICK))
                 wait = 0
                 continue
             wait = self._step(kernel)
 
     def _step(self, kernel: Kernel) -> float | None:
-        inbox = self._inbox
-        items = [inbox.popleft() for _ in range(min(len(inbox), BATCH))]
+        texts = self._take_in(kernel)
         began = time.monotonic()
         self._step_began = began
         if self._on_step is not None:
             self._on_step.step_began(self.slot)
-        stepped = kernel.step(items)
+        stepped = kernel.step_packed(texts)
         if self._on_step is not None:
             self._on_step.step_ended(self.slot)
         self._step_began = 0.0
         seconds = time.monotonic() - began
-        self._in += len(items)
+        self._in += len(texts)
         self._steps += 1
         self._step_seconds += seconds
         self._step_counts[bisect_left(STEP_BOUNDS, seconds)] += 1
@@ -294,6 +298,16 @@ class Vm:
                 self._delivering = True
                 self._tell(self._deliver)
         return stepped.wait
+
+    def _take_in(self, kernel: Kernel) -> list[bytes]:
+        inbox = self._inbox
+        texts: list[bytes] = []
+        size = 0
+        while inbox and len(texts) < BATCH and size < BATCH_BYTES:
+            text = kernel.pack(inbox.popleft())
+            texts.append(text)
+            size += len(text)
+        return texts
 
     def _sleep(self, seconds: float | None) -> None:
         self._sleeping = True

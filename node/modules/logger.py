@@ -8,7 +8,7 @@ here fails the process that logs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +21,8 @@ MAX_TEXT = 8192
 """Bytes of one message that are shown."""
 MAX_FIELDS = 16_384
 """Characters and values of all fields of one record that are shown."""
+MAX_SORTED = 1000
+"""Fields of one table that are put in order, so that the same line reads the same in every run."""
 
 
 class LoggerModule:
@@ -84,7 +86,7 @@ def _readable(value: Any, left: list[int]) -> Any:
             return "…"
         case dict():
             found: dict[Any, Any] = {}
-            for key, item in value.items():
+            for key, item in _in_order(value):
                 if left[0] <= 0:
                     found["…"] = f"{len(value) - len(found)} more"
                     break
@@ -100,6 +102,13 @@ def _readable(value: Any, left: list[int]) -> Any:
             return items
         case _:
             return value
+
+
+def _in_order(table: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """The fields by name, numbers first. A Lua table has no order of its own: it differs from run to run."""
+    if len(table) > MAX_SORTED:
+        return table.items()
+    return sorted(table.items(), key=lambda field: (1, field[0]) if isinstance(field[0], bytes) else (0, field[0]))
 
 
 def _cut(text: bytes, left: list[int]) -> str:

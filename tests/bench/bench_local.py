@@ -120,7 +120,7 @@ class Bench:
         self._reference += 64
         reply = self._replies[self._reference] = asyncio.get_running_loop().create_future()
         self.vm.post([int(Kind.SPAWN), HOST, OUTSIDE, self._reference, id.encode(), list(args), {b"monitor": True}])
-        pid = await reply
+        pid: bytes = await reply
         self._exits[pid] = asyncio.get_running_loop().create_future()
         return pid
 
@@ -149,7 +149,7 @@ async def peer_ping_pong() -> float:
 
     async def ping() -> None:
         for id in range(count):
-            there.put_nowait(dict({"id": id, "data": data}))
+            there.put_nowait({"id": id, "data": data})
             assert (await back.get())["id"] == id
 
     return count / await seconds_of(asyncio.gather(echo(), ping()))
@@ -161,11 +161,12 @@ async def peer_one_way() -> float:
 
     async def source() -> None:
         for id in range(count):
-            await queue.put(dict({"id": id, "data": data}))
+            await queue.put({"id": id, "data": data})
 
     async def sink() -> None:
         for _ in range(count):
-            await queue.get()
+            item = dict(await queue.get())
+            assert item
 
     return count / await seconds_of(asyncio.gather(source(), sink()))
 

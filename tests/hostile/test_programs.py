@@ -25,20 +25,24 @@ end }"""
 SPINNERS = {
     "a loop": "while true do end",
     "a loop in pcall": "while true do pcall(function() while true do end end) end",
-    "a loop in a comparator": "local t = {} for i = 1, 100 do t[i] = i end table.sort(t, function() while true do end end)",
+    "a loop in a comparator": "local t = {} for i = 1, 100 do t[i] = i end table.sort(t, function() while true "
+    "do end end)",
     "pcall in a comparator": """local t = {} for i = 1, 100 do t[i] = i end
         table.sort(t, function() while true do pcall(function() while true do end end) end end)""",
     "a gsub callback": "(('a'):rep(10)):gsub('.', function() while true do end end)",
-    "gsub in pcall for ever": "while true do pcall(string.gsub, ('a'):rep(10), '.', function() while true do end end) end",
+    "gsub in pcall for ever": "while true do pcall(string.gsub, ('a'):rep(10), '.', function() while true do "
+    "end end) end",
     "__tostring": "tostring(setmetatable({}, { __tostring = function() while true do end end }))",
     "__index": "local t = setmetatable({}, { __index = function() while true do end end }) return t.x",
-    "__close": """local function f() local x <close> = setmetatable({}, { __close = function() while true do end end }) end
+    "__close": """local function f() local x <close> = setmetatable({}, { __close = function() while true do end
+        end }) end
         while true do pcall(f) end""",
     "nested pcalls that loop": "local function f() while true do pcall(f) pcall(f) end end f()",
     "nested pcalls": "local function f() pcall(f) pcall(f) end f() while true do f() end",
     "nested pcalls in a comparator": """local function f() while true do pcall(f) pcall(f) end end
         local t = {} for i = 1, 50 do t[i] = i end table.sort(t, function() f() return false end)""",
-    "an xpcall handler": "local function h() while true do end end while true do xpcall(function() error('x') end, h) end",
+    "an xpcall handler": "local function h() while true do end end while true do xpcall(function() error('x') "
+    "end, h) end",
     "xpcall of loops": "local function s() while true do end end xpcall(s, s) while true do end",
     "xpcall in a comparator": """local function s() while true do end end
         local t = { 3, 2, 1 } table.sort(t, function() xpcall(s, s) while true do xpcall(s, s) end end)""",
@@ -57,11 +61,14 @@ SPINNERS = {
     "coroutines without end": "local function f() coroutine.wrap(f)() end while true do pcall(f) end",
     "coroutine in a comparator": """local t = {} for i = 1, 50 do t[i] = i end
         table.sort(t, function() coroutine.wrap(function() while true do end end)() end)""",
-    "a thousand coroutines": "for i = 1, 1000 do coroutine.spawn(function() while true do end end) end while true do end",
-    "coroutines that spawn coroutines": """local function f() while true do coroutine.spawn(function() channel.new():receive() end) end end f()""",
+    "a thousand coroutines": "for i = 1, 1000 do coroutine.spawn(function() while true do end end) end while "
+    "true do end",
+    "coroutines that spawn coroutines": """local function f() while true do coroutine.spawn(function()
+        channel.new():receive() end) end end f()""",
     "messages to oneself": "while true do process.send(process.pid(), 't', { 1, 2, 3 }) end",
     "select for ever": "local c = channel.new() while true do channel.select({ c:case_receive(), default = true }) end",
-    "error objects": "while true do pcall(error, setmetatable({}, { __tostring = function() while true do end end })) end",
+    "error objects": "while true do pcall(error, setmetatable({}, { __tostring = function() while true do end "
+    "end })) end",
     "a pattern": "while true do (('a'):rep(400)):find((('.-'):rep(8)) .. 'b') end",
     "string methods in a loop": "local s = ('x'):rep(1000000) while true do s:upper() end",
     "table.insert at the front": "local t = {} while true do table.insert(t, 1, 1) end",
@@ -70,16 +77,20 @@ SPINNERS = {
     "logging for ever": "while true do print('x') end",
     "a lying length": """local t = setmetatable({}, { __len = function() return 1 << 50 end })
         while true do pcall(table.insert, t, 1, 1) pcall(table.unpack, t) pcall(table.sort, t) end""",
-    "an index that is a C function": "while true do pcall(table.concat, setmetatable({}, { __index = type }), '', 1, 9999999) end",
-    "charges that lie": "while true do pcall(table.insert, { 1 }, -1e308, 1) pcall(string.rep, 'x', -1e308) pcall(string.rep, 'x', 0 / 0) end",
-    "yield points of its own": "local b = 0 while true do b = b - 1 if b < 0 then coroutine.wrap(coroutine.yield)() end end",
+    "an index that is a C function": "while true do pcall(table.concat, setmetatable({}, { __index = type }), "
+    "'', 1, 9999999) end",
+    "charges that lie": "while true do pcall(table.insert, { 1 }, -1e308, 1) pcall(string.rep, 'x', -1e308) "
+    "pcall(string.rep, 'x', 0 / 0) end",
+    "yield points of its own": "local b = 0 while true do b = b - 1 if b < 0 then "
+    "coroutine.wrap(coroutine.yield)() end end",
 }
 
 GROWERS = {
     "a table": "local t = {} while true do t[#t + 1] = { #t } end",
     "a string that doubles": "local s = 'x' while true do s = s .. s end",
     "string.rep": "local t = {} while true do t[#t + 1] = ('x'):rep(1000000) .. #t end",
-    "the same in pcall": "local t = {} while true do pcall(function() while true do t[#t + 1] = ('x'):rep(100000) .. #t end end) end",
+    "the same in pcall": "local t = {} while true do pcall(function() while true do t[#t + 1] = "
+    "('x'):rep(100000) .. #t end end) end",
     "closures": "local t = {} while true do t[#t + 1] = function() return t end end",
     "coroutines": "local t = {} while true do t[#t + 1] = coroutine.create(function() end) end",
     "channels": "local t = {} while true do t[#t + 1] = channel.new(1) end",
@@ -154,7 +165,10 @@ def test_a_program_that_starts_itself_again_and_again_meets_the_limit_of_process
     world = World(VmConfig(max_processes=200))
     world.entry("app:echo", ECHO)
     echo = world.spawn("app:echo")
-    start(world, "process.spawn(process.id(), 'app:processes') process.exec(process.id(), 'app:processes') while true do end")
+    start(
+        world,
+        "process.spawn(process.id(), 'app:processes') process.exec(process.id(), 'app:processes') while true do end",
+    )
     assert answers(world, echo, 1, 3.0)
 
 

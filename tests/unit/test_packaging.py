@@ -9,9 +9,12 @@ import stat
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 FIND_PYTHON = ROOT / ".ci" / "find-python"
@@ -51,6 +54,33 @@ class TestConstraints:
         ]
         wanted += [text for group in groups.values() for text in group if isinstance(text, str)]
         assert {requirement_name(text) for text in wanted} <= set(pins())
+
+    def test_everything_that_is_installed_along_is_pinned_too(self) -> None:
+        """What the requirements require, all the way down, as far as it is installed here."""
+        known, unpinned = set(pins()), set()
+        todo = {name for name in known if is_installed(name)}
+        seen: set[str] = set()
+        while todo:
+            name = todo.pop()
+            seen.add(name)
+            for text in metadata.requires(name) or ():
+                requirement = Requirement(text)
+                needed = canonicalize_name(requirement.name)
+                if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+                    continue
+                if needed not in known:
+                    unpinned.add(f"{needed} (of {name})")
+                elif needed not in seen and is_installed(needed):
+                    todo.add(needed)
+        assert not unpinned
+
+
+def is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def path_with(tmp_path: Path, **programs: str) -> str:

@@ -11,8 +11,7 @@ for name, value in pairs(_G) do
         base[name] = value
     end
 end
--- Python's None as a value that can stand in a table: only for what leaves the VM.
-local K = { config = config, null = python.none, parts = {}, rawmeta = debug.getmetatable }
+local K = { config = config, parts = {}, rawmeta = debug.getmetatable }
 for i = 1, #files do
     local name = files[i][1]
     local chunk, problem = load(files[i][2], "=kernel/" .. name, "t", base)
@@ -31,4 +30,4 @@ local globals = _G
 for i = 1, #names do
     clear(globals, names[i], nil)
 end
-return K.step, K.memory.recover, K.memory.check
+return K.intake.feed, K.step, K.operations.collect, K.memory.recover, K.memory.check

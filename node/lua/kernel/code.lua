@@ -86,7 +86,7 @@ local function fetch(id)
     if not state then
         state = { stale = false }
         fetching[id] = state
-        operations.ask(K.processes.system, { 52, 0, id }, function(err, answer)
+        operations.ask(K.processes.system, 52, id, function(err, answer)
             fetched(id, err, answer)
         end)
     end

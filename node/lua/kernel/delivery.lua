@@ -3,8 +3,8 @@
 -- A process of this VM gets the message at once; for any other an envelope leaves the VM. Names
 -- are looked up in the table the node keeps up to date here, so sending never waits.
 local K = ...
-local errors, mailbox, operations, processes, signals, values =
-    K.errors, K.mailbox, K.operations, K.processes, K.signals, K.values
+local codec, errors, mailbox, operations, processes, signals, values =
+    K.codec, K.errors, K.mailbox, K.operations, K.processes, K.signals, K.values
 local turns = K.turns
 local by_pid, config = processes.by_pid, K.config
 local copy, deliver, put = values.copy, mailbox.deliver, operations.put
@@ -89,30 +89,40 @@ local function invalid_payload(problem)
     return nil, errors.new("Invalid", "message can't be sent: " .. problem, false)
 end
 
--- An envelope for a process of another VM.
-local function send_out(sender, pid, topic, name, revision, list)
-    if not outside[pid] then
-        if signals.is_own(pid) then
-            dead_letters.noproc = dead_letters.noproc + 1
-            return nil, signals.no_process(pid)
-        elseif not is_pid(pid) then
-            local text = format("expected a PID like {node@ns:host|1-2a} or a name, got %q", pid)
-            return nil, errors.new("Invalid", text, false)
-        end
-        if outside_count >= KNOWN then
-            outside, outside_count = {}, 0
-        end
-        outside[pid] = true
-        outside_count = outside_count + 1
+-- Whether a PID is one of another VM. Returns an error object when not.
+local function check_outside(pid)
+    if outside[pid] then
+        return nil
+    elseif signals.is_own(pid) then
+        dead_letters.noproc = dead_letters.noproc + 1
+        return signals.no_process(pid)
+    elseif not is_pid(pid) then
+        return errors.new("Invalid", format("expected a PID like {node@ns:host|1-2a} or a name, got %q", pid), false)
     end
-    local payloads = values.outward_list(list)
-    local size = values.size_of(payloads) + #pid + #topic + 100
-    if size > config.max_message then
-        local text = format("message of %d bytes is over the limit of %d bytes", size, config.max_message)
+    if outside_count >= KNOWN then
+        outside, outside_count = {}, 0
+    end
+    outside[pid] = true
+    outside_count = outside_count + 1
+    return nil
+end
+
+-- An envelope for a process of another VM. The payloads are encoded as they are, never copied.
+local function send_out(sender, pid, topic, name, revision, list)
+    local err = check_outside(pid)
+    if err then
+        return nil, err
+    end
+    local text = codec.encode({ 1, pid, sender.pid, 0, topic, list, name, revision }, 8, 6)
+    if not text then
+        local _, problem = values.copy_list(list.n, list)
+        return invalid_payload(problem and problem[errors.MESSAGE] or "not plain data")
+    elseif #text > config.max_message then
+        text = format("message of %d bytes is over the limit of %d bytes", #text, config.max_message)
         return nil, errors.new("Invalid", text .. "; send a reference or split it", false)
     end
     sender.counts.sent = sender.counts.sent + 1
-    put({ 1, pid, sender.pid, 0, topic, payloads, name, revision })
+    operations.put_text(text)
     return true
 end
 
@@ -123,13 +133,13 @@ local function send_other(sender, destination, topic, count, ...)
         dead_letters.noproc = dead_letters.noproc + 1
         return nil, name
     end
+    local process = by_pid[pid]
+    if not process then
+        return send_out(sender, pid, topic, name, revision, { n = count, ... })
+    end
     local list, problem = values.copy_list(count, { ... })
     if not list then
         return invalid_payload(problem[errors.MESSAGE])
-    end
-    local process = by_pid[pid]
-    if not process then
-        return send_out(sender, pid, topic, name, revision, list)
     end
     sender.counts.sent = sender.counts.sent + 1
     process.counts.received = process.counts.received + 1
@@ -147,7 +157,7 @@ local function send_startup(from, pid, messages)
         local count = list.n or #list
         list.n = count
         if not process then
-            put({ 1, pid, from, 0, topic, values.outward_list(list), "", 0 })
+            put({ 1, pid, from, 0, topic, list, "", 0 }, 8, 6)
         elseif not deliver(process, topic, from, count, count == 1 and list[1] or count > 1 and list or nil) then
             return full(process)
         end
@@ -184,19 +194,20 @@ local function send(destination, topic, ...)
     return true
 end
 
--- MESSAGE from outside. A value that is no plain data never gets further.
+-- MESSAGE from outside.
 local function received(envelope)
-    local to, from, topic, payloads, count = envelope[2], envelope[3], envelope[5], envelope[6], envelope[9]
+    local to, from, topic, payloads = envelope[2], envelope[3], envelope[5], envelope[6]
     local process = by_pid[to]
     if not process then
         dead_letters.noproc = dead_letters.noproc + 1
         return operations.reply(envelope, operations.NOPROC, nil)
     end
-    if type(topic) ~= "string" or byte(topic) == AT or type(payloads) ~= "table" or not values.is_plain(payloads, 1) then
+    if type(topic) ~= "string" or byte(topic) == AT or type(payloads) ~= "table" then
         dead_letters.invalid = dead_letters.invalid + 1
         return operations.reply(envelope, 1, { kind = "Invalid", message = "not a message a process can take" })
     end
     local value
+    local count = codec.length_of(payloads)
     if count == 1 then
         value = payloads[1]
     elseif count > 1 then

@@ -2,11 +2,10 @@
 --
 -- An item that can't be handled is reported and dropped; the others go on.
 local K = ...
-local code, delivery, errors, mailbox, operations =
-    K.code, K.delivery, K.errors, K.mailbox, K.operations
-local processes, queries, signals, spawning, stopping, values =
-    K.processes, K.queries, K.signals, K.spawning, K.stopping, K.values
-local rawpcall, tostring, type = pcall, tostring, type
+local code, codec, delivery, mailbox, operations = K.code, K.codec, K.delivery, K.mailbox, K.operations
+local processes, queries, signals, spawning, stopping =
+    K.processes, K.queries, K.signals, K.spawning, K.stopping
+local error, next, rawpcall, tostring, type = error, next, pcall, tostring, type
 local by_pid = processes.by_pid
 
 local handlers = {}
@@ -16,41 +15,32 @@ handlers[2] = spawning.received
 handlers[11] = spawning.received
 
 handlers[3] = function(item)
-    local value = item[6]
-    if not values.is_plain(value, 1) then
-        value = nil
-    end
-    operations.replied(item[4], item[5], value)
+    operations.replied(item[4], item[5], item[6])
 end
 
 for kind = 4, 10 do
     handlers[kind] = function(envelope)
         local process = by_pid[envelope[2]]
-        if not process then
+        if type(envelope[3]) ~= "string" then
+            error("an envelope without a sender", 0)
+        elseif not process then
             if kind ~= 8 then
                 operations.reply(envelope, operations.NOPROC, nil)
             end
-        elseif values.is_plain(envelope, 1) then
+        else
             signals.received[kind](process, envelope)
         end
     end
 end
 
 handlers[40] = function(item)
-    local err, answer = item[3], item[4] or {}
-    answer.n = item[5] or 0
-    if not values.is_plain(answer, 1) or not values.is_plain(err, 1) then
-        err = { kind = "Internal", message = "the answer of the runtime is not plain data" }
-    end
-    operations.answered(item[2], err, answer)
+    local answer = item[4] or {}
+    answer.n = codec.length_of(answer)
+    operations.answered(item[2], item[3], answer)
 end
 
 handlers[41] = function(item)
-    if values.is_plain(item[3], 1) then
-        operations.pushed(item[2], item[3])
-    else
-        K.complain("a value for stream " .. tostring(item[2]) .. " is not plain data")
-    end
+    operations.pushed(item[2], item[3])
 end
 
 handlers[42] = function(item)
@@ -82,7 +72,12 @@ handlers[48] = function(item)
     stopping.begin(item[2], item[3])
 end
 
-local function handle(item)
+handlers[49] = function(item)
+    K.complain(item[2])
+end
+
+local function handle(text)
+    local item = codec.decode(text)
     local handler = handlers[item[1]]
     if not handler then
         error("unknown kind of item", 0)
@@ -90,12 +85,30 @@ local function handle(item)
     handler(item)
 end
 
-local function take(items, count)
-    for i = 1, count do
-        local item = items[i]
-        local ok, problem = rawpcall(handle, item)
+-- What came in and was not looked at yet: each item is a text of its own, so that one that is
+-- malformed spoils no other.
+local waiting, first = {}, 1
+
+-- Python hands over a step's items; outside of the memory limit.
+local function feed(text)
+    local items = codec.decode(text)
+    if first > #waiting then
+        waiting, first = items, 1
+        return
+    end
+    for i = 1, #items do
+        waiting[#waiting + 1] = items[i]
+    end
+end
+
+local function take()
+    while first <= #waiting do
+        local text = waiting[first]
+        waiting[first] = false
+        first = first + 1
+        local ok, problem = rawpcall(handle, text)
         if not ok then
-            K.complain("item " .. tostring(item[1]) .. " failed: " .. tostring(problem))
+            K.complain("an item could not be handled: " .. tostring(problem))
         end
     end
     if processes.ending > 0 then
@@ -103,4 +116,4 @@ local function take(items, count)
     end
 end
 
-K.intake = { take = take }
+K.intake = { feed = feed, take = take }

@@ -5,24 +5,21 @@ local processes, timers, turns = K.processes, K.timers, K.turns
 
 -- Something is wrong in the kernel or with what it was given: the node logs it.
 function K.complain(text)
-    operations.put({ 57, text })
+    operations.put({ 57, text }, 2)
 end
 
--- Returns the number of items that leave the VM, the items, when to call again (0 = at once, a
--- time in ns, or nil = not before something comes in), and how many processes live and can run.
-local function step(items, count, now, wall, seconds)
+-- Returns how many items leave the VM, when to call again (0 = at once, a time in ns, or nil = not
+-- before something comes in), and how many processes live and can run.
+local function step(now, wall, seconds)
     turns.begin_step(now, wall)
     memory.check()
-    if count > 0 then
-        intake.take(items, count)
-    end
+    intake.take()
     timers.run()
     if processes.ending > 0 then
         processes.end_all()
     end
     local more = turns.run(seconds)
-    local out, length = operations.collect()
-    return length, out, more and 0 or timers.next_due(), processes.live, turns.length()
+    return operations.count(), more and 0 or timers.next_due(), processes.live, turns.length()
 end
 
 K.step = step

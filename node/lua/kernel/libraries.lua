@@ -11,7 +11,7 @@ local charge = turns.charge
 local rawmeta, dbgsetmeta = debug.getmetatable, debug.setmetatable
 local error, next, pairs, rawget, rawset, select = error, next, pairs, rawget, rawset, select
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
-local rawlen = rawlen
+local rawlen, rawpcall, find, gsub = rawlen, pcall, string.find, string.gsub
 local mtype, floor, random, randomseed = math.type, math.floor, math.random, math.randomseed
 local concat, insert, move, pack, remove, sort, unpack =
     table.concat, table.insert, table.move, table.pack, table.remove, table.sort, table.unpack
@@ -49,14 +49,30 @@ local function check_range(first, last, name)
     end
 end
 
+-- Errors of C functions are to name the line of the user, not the one here that called them.
+local function or_raise(ok, ...)
+    if ok then
+        return ...
+    end
+    local raised = ...
+    if type(raised) == "string" then
+        raised = gsub(raised, "^kernel/%w+:%d+: ", "")
+    end
+    if type(raised) == "string" and raised ~= guards.OUT_OF_MEMORY and not find(raised, "^[^%s:]+:[^%s:]+:%d+: ") then
+        error(raised, 2) -- called last by the function that is called by the user: that one's frame is gone
+    end
+    error(raised, 0)
+end
+
 local tables = { pack = pack }
 
 function tables.insert(list, ...)
     check_table(list, "insert")
-    if select("#", ...) == 2 then
-        charge(#list - (tonumber((...)) or 0))
+    if select("#", ...) == 1 then
+        return insert(list, ...)
     end
-    return insert(list, ...)
+    charge(#list - (tonumber((...)) or 0))
+    return or_raise(rawpcall(insert, list, ...))
 end
 
 function tables.remove(list, ...)
@@ -64,6 +80,7 @@ function tables.remove(list, ...)
     local position = tonumber((...))
     if position then
         charge(#list - position)
+        return or_raise(rawpcall(remove, list, ...))
     end
     return remove(list, ...)
 end
@@ -72,7 +89,7 @@ function tables.concat(list, separator, first, last)
     check_table(list, "concat")
     first, last = first or 1, last or #list
     check_range(first, last, "concat")
-    return concat(list, separator, first, last)
+    return or_raise(rawpcall(concat, list, separator, first, last))
 end
 
 function tables.unpack(list, first, last)
@@ -82,12 +99,12 @@ function tables.unpack(list, first, last)
         last = #list
     end
     check_range(first, last, "unpack")
-    return unpack(list, first, last)
+    return or_raise(rawpcall(unpack, list, first, last))
 end
 
 function tables.move(source, first, last, to, target)
     check_range(first, last, "move")
-    return move(source, first, last, to, target or source)
+    return or_raise(rawpcall(move, source, first, last, to, target or source))
 end
 
 local function less(a, b)
@@ -140,9 +157,9 @@ function tables.sort(list, before)
         return sort_in_lua(list, count, before or less)
     end
     if before then
-        return sort(list, before)
+        return or_raise(rawpcall(sort, list, before))
     end
-    return sort(list)
+    return or_raise(rawpcall(sort, list))
 end
 
 -- Sizes are a hint; Lua grows tables by itself.
@@ -209,9 +226,9 @@ function maths.random(low, high)
     local draw = turns.current.process.random
     if not draw then
         if high ~= nil then
-            return random(low, high)
+            return or_raise(rawpcall(random, low, high))
         elseif low ~= nil then
-            return random(low)
+            return or_raise(rawpcall(random, low))
         end
         return random()
     elseif low == nil then
@@ -265,7 +282,7 @@ function strings.rep(text, count, separator)
     if type(text) == "string" and type(count) == "number" and count > 4096 then
         charge(#text * count * POINTS_PER_BYTE)
     end
-    return rep(text, count, separator)
+    return or_raise(rawpcall(rep, text, count, separator))
 end
 
 -- Methods of strings are these, for everybody, and nobody can change them.
@@ -363,7 +380,7 @@ function basics.setmetatable(value, meta)
     if type(meta) == "table" and rawget(meta, "__gc") ~= nil then
         error("a metatable with __gc is not allowed", 2)
     end
-    return setmetatable(value, meta)
+    return or_raise(rawpcall(setmetatable, value, meta))
 end
 
 -- What the runtime locked stays as it is: some of it is shared by all processes.
@@ -375,6 +392,12 @@ function basics.rawset(value, key, item)
     return rawset(value, key, item)
 end
 
+local times = K.parts.ostime(os)
+local date = times.date
+function times.date(...)
+    return or_raise(rawpcall(date, ...))
+end
+
 K.libraries = {
     basics = basics,
     lock_strings = lock_strings,
@@ -382,5 +405,5 @@ K.libraries = {
     table = tables,
     math = maths,
     coroutine = guards.coroutines,
-    os = K.parts.ostime(os),
+    os = times,
 }

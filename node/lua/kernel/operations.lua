@@ -1,10 +1,10 @@
 -- Operations: what a process asks of the world outside its VM, and the way the answers come back.
 --
--- Everything that leaves the VM in a step is in ``out``, in order. An operation is answered by
+-- Everything that leaves the VM in a step is in the box, encoded, in order. An operation is answered by
 -- its number, a request to another process by its reference; whoever waits is a thread, or the
 -- kernel itself by a callback. When a process ends, its operations are taken back.
 local K = ...
-local errors, turns, values, timers, channels = K.errors, K.turns, K.values, K.timers, K.channels
+local codec, errors, turns, values, timers, channels = K.codec, K.errors, K.turns, K.values, K.timers, K.channels
 local ready, check_wait = turns.ready, turns.check_wait
 local yield, WAIT = coroutine.yield, turns.WAIT
 local next, select, type, unpack = next, select, type, table.unpack
@@ -16,22 +16,33 @@ local SECOND = 1000000000
 local box = { out = {}, count = 0 }
 local last_operation, last_reference, last_stream = 0, 0, 0
 local waiting = {} -- number of the operation -> {process, thread | call}
-local requests = {} -- reference -> {process, thread | call, node, timer}
+local requests = {} -- reference -> {process, thread, node, timer, on_ok}
 local streams = {} -- number -> {process, state}
 
-local function put(item)
+local function put_text(text)
     local count = box.count + 1
+    box.out[count] = text
     box.count = count
-    box.out[count] = item
 end
 
--- What left the VM since the last call.
+-- An item of the kernel leaves the VM. ``item[list]`` is a list that knows its length. What has
+-- no form outside shows as nil.
+local function put(item, count, list)
+    local text = codec.encode(item, count, list)
+    if not text then
+        for position = 1, count do
+            item[position] = values.copy_or_nil(item[position])
+        end
+        text = codec.encode(item, count, list)
+    end
+    put_text(text)
+end
+
+-- All that left the VM since the last call, as one text.
 local function collect()
     local out, count = box.out, box.count
-    if count > 0 then
-        box.out, box.count = {}, 0
-    end
-    return out, count
+    box.out, box.count = {}, 0
+    return codec.join(out, count)
 end
 
 local function hold(process, set, number)
@@ -52,26 +63,12 @@ local function release(process, set, number)
     end
 end
 
-local function begin(process, item, waiter)
-    last_operation = last_operation + 1
-    item[2] = last_operation
-    waiter.process = process
-    waiting[last_operation] = waiter
-    hold(process, "operations", last_operation)
-    put(item)
-    return last_operation
-end
-
--- Wait for an operation; returns nil and an error object, or nothing wrong and the values with their number.
-local function await(item)
-    local thread = turns.current
-    begin(thread.process, item, { thread = thread })
-    return yield(WAIT)
-end
-
 -- Start an operation of the kernel itself: ``call(err, values)`` gets the answer.
-local function ask(process, item, call)
-    return begin(process, item, { call = call })
+local function ask(process, code, argument, call)
+    last_operation = last_operation + 1
+    waiting[last_operation] = { process = process, call = call }
+    hold(process, "operations", last_operation)
+    put({ code, last_operation, argument }, 3)
 end
 
 -- [40]: an operation is answered.
@@ -98,28 +95,38 @@ local function take_back(number)
     if waiter then
         waiting[number] = nil
         release(waiter.process, "operations", number)
-        put({ 56, number })
+        put({ 56, number }, 2)
     end
 end
 
-local function pack_arguments(module, name, ...)
-    local list, problem = values.copy_list(select("#", ...), { ... })
-    if not list then
-        local text = "bad arguments to " .. module .. "." .. name .. ": " .. problem[errors.MESSAGE]
-        return nil, errors.new("Invalid", text, false)
+-- Send ``item``, whose last value is a list of a user's arguments; or nil and an error object.
+local function put_arguments(item, module, name)
+    local position = #item
+    local text = codec.encode(item, position, position)
+    if text then
+        put_text(text)
+        return true
     end
-    return values.outward_list(list)
+    local list = item[position]
+    local _, problem = values.copy_list(list.n, list)
+    local what = problem and problem[errors.MESSAGE] or "not plain data"
+    return nil, errors.new("Invalid", "bad arguments to " .. module .. "." .. name .. ": " .. what, false)
 end
 
 -- Call the Python half of a module and wait. Returns its values, or nil and an error object.
 local function call(module, name, ...)
     check_wait(module .. "." .. name)
-    local arguments, problem = pack_arguments(module, name, ...)
-    if not arguments then
+    local thread = turns.current
+    local process, number = thread.process, last_operation + 1
+    local arguments = { n = select("#", ...), ... }
+    local ok, problem = put_arguments({ 50, number, process.pid, process.entry, module, name, arguments }, module, name)
+    if not ok then
         return nil, problem
     end
-    local process = turns.current.process
-    local err, answer = await({ 50, 0, process.pid, process.entry, module, name, arguments })
+    last_operation = number
+    waiting[number] = { process = process, thread = thread }
+    hold(process, "operations", number)
+    local err, answer = yield(WAIT)
     if err then
         return nil, err
     end
@@ -128,13 +135,9 @@ end
 
 -- Tell the Python half of a module something; returns true, or nil and an error object.
 local function cast(module, name, ...)
-    local arguments, problem = pack_arguments(module, name, ...)
-    if not arguments then
-        return nil, problem
-    end
     local process = turns.current.process
-    put({ 51, process.pid, process.entry, module, name, arguments })
-    return true
+    local arguments = { n = select("#", ...), ... }
+    return put_arguments({ 51, process.pid, process.entry, module, name, arguments }, module, name)
 end
 
 local function stream_closed(state)
@@ -188,10 +191,6 @@ local function request_done(reference, status, value)
         timers.stop(request.timer)
     end
     release(request.process, "requests", reference)
-    if request.call then
-        request.call(status, value)
-        return
-    end
     if status == OK and request.on_ok then
         request.on_ok(value)
     end
@@ -208,7 +207,7 @@ local function request_timed_out(timer)
     end
 end
 
-local function send_request(process, node, envelope, seconds, asked)
+local function send_request(process, node, envelope, list, seconds, asked)
     last_reference = last_reference + 1
     local reference = last_reference * SLOTS + K.config.slot -- no other VM of the node has it
     envelope[4] = reference
@@ -219,20 +218,15 @@ local function send_request(process, node, envelope, seconds, asked)
         asked.timer = timers.after(process, seconds * SECOND, request_timed_out)
         asked.timer.reference = reference
     end
-    put(envelope)
+    put(envelope, #envelope, list)
 end
 
 -- Send an envelope that wants a REPLY and wait; returns its status and value. ``on_ok(value)`` is
 -- called as the answer comes in, before any later envelope is looked at, and also when the
--- process has ended meanwhile.
-local function request(process, node, envelope, seconds, on_ok)
-    send_request(process, node, envelope, seconds, { thread = turns.current, on_ok = on_ok })
+-- process has ended meanwhile. ``envelope[list]``: see ``put``.
+local function request(process, node, envelope, list, seconds, on_ok)
+    send_request(process, node, envelope, list, seconds, { thread = turns.current, on_ok = on_ok })
     return yield(WAIT)
-end
-
--- The same for the kernel: ``call(status, value)`` gets the answer.
-local function request_then(process, node, envelope, seconds, call)
-    send_request(process, node, envelope, seconds, { call = call })
 end
 
 -- REPLY. Nobody may wait any more: then it is for nobody.
@@ -253,10 +247,7 @@ end
 -- Answer a request that came in.
 local function reply(envelope, status, value)
     if envelope[4] ~= 0 then
-        if value == nil then
-            value = K.null
-        end
-        put({ 3, envelope[3], envelope[2], envelope[4], status, value })
+        put({ 3, envelope[3], envelope[2], envelope[4], status, value }, 6)
     end
 end
 
@@ -277,11 +268,11 @@ end
 local function take_back_all(process)
     for number in next, process.operations or {} do
         waiting[number] = nil
-        put({ 56, number })
+        put({ 56, number }, 2)
     end
     for reference in next, process.requests or {} do
         local asked = requests[reference]
-        if asked and not asked.call and not asked.on_ok then
+        if asked and not asked.on_ok then
             requests[reference] = nil
         end
     end
@@ -293,9 +284,10 @@ end
 
 K.operations = {
     put = put,
+    put_text = put_text,
     collect = collect,
+    count = function() return box.count end,
     ask = ask,
-    await = await,
     answered = answered,
     take_back = take_back,
     call = call,
@@ -304,7 +296,6 @@ K.operations = {
     pushed = pushed,
     stream_ended = stream_ended,
     request = request,
-    request_then = request_then,
     replied = replied,
     reply_error = reply_error,
     reply = reply,

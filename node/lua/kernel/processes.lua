@@ -160,8 +160,7 @@ end
 local function give_up(process)
     timers.gone_stale(process.armed)
     if process.named or process.streamed or process.tracked then
-        local err = process.err and values.outward(values.copy(process.err)) or K.null
-        operations.put({ 53, process.pid, process.entry, err })
+        operations.put({ 53, process.pid, process.entry, process.err }, 4)
     end
     operations.take_back_all(process)
     for called in next, process.calls or {} do
@@ -252,7 +251,7 @@ local function replace(process, entry, arguments)
         finish(called, "killed", nil, errors.new("Canceled", "the caller was upgraded", false))
     end
     if process.streamed then
-        operations.put({ 53, process.pid, process.entry, K.null })
+        operations.put({ 53, process.pid, process.entry, nil }, 4)
     end
     process.dead = true
     process.first, process.last = 1, 0

@@ -54,7 +54,7 @@ end
 function answers.inspect(pid)
     local process = processes.by_pid[pid]
     if not process then
-        return K.null
+        return nil
     end
     local detail = summary(process)
     detail.topics = keys(process.listeners)
@@ -107,7 +107,7 @@ end
 
 local function answer(number, what, argument)
     local make = answers[what]
-    operations.put({ 54, number, make and make(argument) or K.null })
+    operations.put({ 54, number, make and make(argument) }, 3)
 end
 
 K.queries = { answer = answer }

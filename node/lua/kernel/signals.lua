@@ -72,19 +72,8 @@ local function link_down(process, from, value, err)
     processes.kill(process, "linked", errors.new("Internal", text, false))
 end
 
-local function outward(value)
-    if value == nil then
-        return K.null
-    end
-    local copied = values.copy_or_nil(value)
-    if copied == nil then
-        return K.null
-    end
-    return values.outward(copied)
-end
-
 local function put_exit(process, to, watch)
-    operations.put({ 8, to, process.pid, 0, watch, outward(process.value), outward(process.err) })
+    operations.put({ 8, to, process.pid, 0, watch, process.value, process.err }, 7)
 end
 
 -- The process has ended: tell who watched it, and stop watching.
@@ -110,7 +99,7 @@ local function tell_watchers(process)
             if process.err then
                 put_exit(process, linked, LINK)
             else
-                operations.put({ 7, linked, pid, 0 })
+                operations.put({ 7, linked, pid, 0 }, 4)
             end
         end
     end
@@ -119,11 +108,11 @@ local function tell_watchers(process)
         if there then
             drop(there, "watchers", pid)
         elseif not is_own(watched) then
-            operations.put({ 5, watched, pid, 0 })
+            operations.put({ 5, watched, pid, 0 }, 4)
         end
     end
     for awaited in next, process.awaited or {} do
-        operations.put({ 5, awaited, pid, 0 })
+        operations.put({ 5, awaited, pid, 0 }, 4)
     end
 end
 
@@ -131,7 +120,7 @@ end
 local function ask(process, kind, pid, argument, on_ok)
     turns.check_wait("process.monitor and its like")
     local envelope = { kind, pid, process.pid, 0, argument }
-    local status, value = operations.request(process, node_of(pid), envelope, DEADLINE, on_ok)
+    local status, value = operations.request(process, node_of(pid), envelope, nil, DEADLINE, on_ok)
     if status == OK then
         return true
     end
@@ -142,7 +131,7 @@ end
 local function keep_or_undo(process, set, pid, undo)
     return function()
         if process.dead then
-            operations.put({ undo, pid, process.pid, 0 })
+            operations.put({ undo, pid, process.pid, 0 }, 4)
         else
             add(process, set, pid)
         end
@@ -172,7 +161,7 @@ local function unmonitor(process, pid)
     if there then
         drop(there, "watchers", process.pid)
     elseif not is_own(pid) then
-        operations.put({ 5, pid, process.pid, 0 })
+        operations.put({ 5, pid, process.pid, 0 }, 4)
     end
     return true
 end
@@ -202,7 +191,7 @@ local function unlink(process, pid)
     if there then
         drop(there, "links", process.pid)
     elseif not is_own(pid) then
-        operations.put({ 7, pid, process.pid, 0 })
+        operations.put({ 7, pid, process.pid, 0 }, 4)
     end
     return true
 end
@@ -237,13 +226,13 @@ local function adopted(parent, child_pid, monitored, linked)
         return
     end
     if monitored then
-        operations.put({ 5, child_pid, parent.pid, 0 })
+        operations.put({ 5, child_pid, parent.pid, 0 }, 4)
     end
     if linked then
         if parent.err then
             put_exit(parent, child_pid, LINK)
         else
-            operations.put({ 7, child_pid, parent.pid, 0 })
+            operations.put({ 7, child_pid, parent.pid, 0 }, 4)
         end
     end
 end

@@ -104,20 +104,24 @@ local function spawn_here(id, arguments, parent, options)
     return pid, process
 end
 
+-- The options as they leave the VM: what is not set is not there.
 local function outward_options(options)
     local messages
-    if options.messages then
-        messages = {}
-        for i, message in next, options.messages do
-            messages[i] = { message[1], values.outward_list(message[2]) }
+    for i, message in next, options.messages or {} do
+        local list = message[2]
+        local payloads = {}
+        for position = 1, list.n do
+            payloads[position] = list[position] == nil and K.null or list[position]
         end
+        messages = messages or {}
+        messages[i] = { message[1], payloads }
     end
     return {
         monitor = options.monitor or nil,
         link = options.link or nil,
         name = options.name,
         messages = messages,
-        context = options.context and values.outward(values.copy(options.context)),
+        context = options.context,
     }
 end
 
@@ -125,7 +129,7 @@ end
 local function spawn_there(id, host, arguments, process, options, on_pid)
     turns.check_wait("process.spawn")
     local address, node = address_of(host)
-    local envelope = { 2, address, process.pid, 0, id, values.outward_list(arguments), outward_options(options) }
+    local envelope = { 2, address, process.pid, 0, id, arguments, outward_options(options) }
     local function adopt(pid)
         if on_pid then
             on_pid(pid)
@@ -133,7 +137,7 @@ local function spawn_there(id, host, arguments, process, options, on_pid)
             signals.adopted(process, pid, options.monitor, options.link)
         end
     end
-    local status, value = operations.request(process, node, envelope, SPAWN_DEADLINE, adopt)
+    local status, value = operations.request(process, node, envelope, 6, SPAWN_DEADLINE, adopt)
     if status == OK then
         return value
     end
@@ -193,7 +197,7 @@ local function execute(id, host, count, list, options)
     options.monitor = true
     local pid, problem = spawn_there(id, host, arguments, process, options, function(child)
         if process.dead then
-            operations.put({ 5, child, process.pid, 0 })
+            operations.put({ 5, child, process.pid, 0 }, 4)
             return
         end
         process.awaited = process.awaited or {}
@@ -245,47 +249,47 @@ end
 
 -- SPAWN from outside.
 local function spawn_received(envelope)
-    local parent, id, arguments, options = envelope[3], envelope[5], envelope[6], envelope[7] or {}
-    if not values.is_plain(arguments, 1) or not values.is_plain(options, 1) then
-        operations.reply(envelope, ERROR, { kind = "Invalid", message = "arguments are not plain data" })
-        return
-    end
-    arguments.n = envelope[8]
+    local parent, id, arguments, options = envelope[3], envelope[5], envelope[6], envelope[7]
     local pid, err = spawn_here(id, arguments, parent, options)
     if pid then
         operations.reply(envelope, OK, pid)
     else
-        operations.reply(envelope, ERROR, values.outward(err))
+        operations.reply(envelope, ERROR, err)
     end
 end
 
 -- CALL from outside.
 local function call_received(envelope)
-    local caller, id, arguments, options = envelope[3], envelope[5], envelope[6], envelope[7] or {}
-    if not values.is_plain(arguments, 1) or not values.is_plain(options, 1) then
-        operations.reply(envelope, ERROR, { kind = "Invalid", message = "arguments are not plain data" })
-        return
-    end
-    arguments.n = envelope[8]
+    local caller, id, arguments, options = envelope[3], envelope[5], envelope[6], envelope[7]
     local entry, err = code_for(id, "function")
     local process
     if entry then
         process, err = start_call(entry, arguments, caller, options.context, options.timeout, function(value, failure)
             if failure then
-                operations.reply(envelope, ERROR, values.outward(values.copy(failure)))
+                operations.reply(envelope, ERROR, failure)
             else
-                local copied = values.copy_or_nil(value)
-                operations.reply(envelope, OK, values.outward(copied))
+                operations.reply(envelope, OK, value)
             end
         end)
     end
     if not process then
-        operations.reply(envelope, ERROR, values.outward(err))
+        operations.reply(envelope, ERROR, err)
     end
+end
+
+local function is_sound(envelope)
+    local timeout = type(envelope[7]) == "table" and envelope[7].timeout
+    return type(envelope[3]) == "string" and type(envelope[5]) == "string" and type(envelope[6]) == "table"
+        and type(envelope[7]) == "table" and (not timeout or type(timeout) == "number")
 end
 
 -- Both may have to wait for code: then in a thread of the kernel.
 local function received(envelope)
+    if not is_sound(envelope) then
+        operations.reply(envelope, ERROR, { kind = "Invalid", message = "not a request a host can take" })
+        return
+    end
+    envelope[6].n = K.codec.length_of(envelope[6])
     local handle = envelope[1] == 2 and spawn_received or call_received
     if code.at_hand(envelope[5]) and not (type(envelope[7]) == "table" and envelope[7].name) then
         handle(envelope)

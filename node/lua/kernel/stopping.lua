@@ -17,7 +17,7 @@ end
 function stopping.check()
     if stopping.asked and not stopping.told and processes.live == 0 then
         stopping.told = true
-        operations.put({ 55 })
+        operations.put({ 55 }, 1)
     end
 end
 

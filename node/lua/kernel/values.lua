@@ -239,75 +239,11 @@ local function copy_or_nil(value)
     return copied
 end
 
--- A copied value as it leaves the VM: error objects and value types become plain data, in place.
-local function outward(value)
-    if type(value) ~= "table" then
-        return value
-    end
-    local rule = special[rawmeta(value)]
-    if rule then
-        return outward(rule.plain(value))
-    end
-    for key, field in next, value do
-        if type(field) == "table" then
-            value[key] = outward(field) -- assigning to a field that exists is allowed while traversing
-        end
-    end
-    return value
-end
-
--- A copied list as it leaves the VM: holes are filled, so that it keeps its length.
-local function outward_list(list)
-    local filled = {}
-    for i = 1, list.n do
-        local value = list[i]
-        if value == nil then
-            value = K.null
-        elseif type(value) == "table" then
-            value = outward(value)
-        end
-        filled[i] = value
-    end
-    return filled
-end
-
--- Size of a copied value as msgpack packs it, rounded up.
-local function size_of(value)
-    local kind = type(value)
-    if kind == "string" then
-        return #value + 5
-    elseif kind ~= "table" then
-        return 9
-    end
-    local size = 5
-    for key, field in next, value do
-        size = size + size_of(key) + size_of(field)
-    end
-    return size
-end
-
--- Whether a value that came from outside is plain data: nothing of the host may reach a process.
-local function is_plain(value, depth)
-    if type(value) ~= "table" then
-        return PLAIN[type(value)] == true
-    elseif depth > 2 * DEEPEST then
-        return false
-    end
-    for key, field in next, value do
-        if type(key) == "table" or not PLAIN[type(key)] or not is_plain(field, depth + 1) then
-            return false
-        end
-    end
-    return true
-end
-
 K.values = {
     copy = copy,
     copy_list = copy_list,
     copy_or_nil = copy_or_nil,
-    outward = outward,
-    outward_list = outward_list,
-    size_of = size_of,
-    is_plain = is_plain,
     special = special,
+    rule_for = rule_for,
+    DEEPEST = DEEPEST,
 }

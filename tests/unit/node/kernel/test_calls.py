@@ -18,7 +18,8 @@ def test_a_call_gives_the_first_value(world: World) -> None:
 def test_an_error_that_was_returned_keeps_its_kind_and_a_raised_one_is_internal(world: World) -> None:
     world.function(
         "app:returns",
-        "return { main = function() return nil, errors.new({ message = 'no', kind = errors.CONFLICT, details = { at = 7 } }) end }",
+        "return { main = function() return nil, errors.new({ message = 'no', kind = errors.CONFLICT, details = "
+        "{ at = 7 } }) end }",
     )
     world.function("app:raises", "return { main = function() error('broken') end }")
     assert main(
@@ -86,7 +87,8 @@ def test_a_future_tells_how_it_stands(world: World) -> None:
         local value = f:result()
         local _, failure = g:result()
         local err, failed = g:error()
-        return { pending == nil, before, f:is_complete(), value:data(), failure:kind(), failed, err == failure, f:is_canceled() }""",
+        return { pending == nil, before, f:is_complete(), value:data(), failure:kind(), failed, err == failure,
+            f:is_canceled() }""",
     ) == [True, False, True, 7, b"Internal", True, True, False]
 
 
@@ -111,7 +113,8 @@ def test_the_end_of_the_caller_ends_its_calls(world: World) -> None:
 def test_a_call_can_wait_for_messages_of_its_own(world: World) -> None:
     world.function(
         "app:ask",
-        "return { main = function(who) process.send(who, 'q', process.pid()) return process.inbox():receive():payload():data() end }",
+        "return { main = function(who) process.send(who, 'q', process.pid()) return "
+        "process.inbox():receive():payload():data() end }",
     )
     assert (
         main(
@@ -135,7 +138,8 @@ def test_executors_never_change(world: World) -> None:
         """local base = funcs.new():with_context({ a = 1 })
         local more, err = base:with_context({ b = 2 })
         local _, security = base:with_actor({})
-        return { more:call("app:ctx"), base:call("app:ctx"), security:kind(), (select(2, base:with_options({ timeout = -1 })):kind()) }""",
+        return { more:call("app:ctx"), base:call("app:ctx"), security:kind(), (select(2, base:with_options({
+            timeout = -1 })):kind()) }""",
     ) == [{b"a": 1, b"b": 2}, {b"a": 1}, b"Unavailable", b"Invalid"]
 
 

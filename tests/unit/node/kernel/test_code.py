@@ -97,7 +97,8 @@ def test_code_is_asked_for_once(world: World) -> None:
 
     world._take = count  # type: ignore[method-assign]
     world.main(
-        'for i = 1, 10 do coroutine.spawn(function() process.spawn("app:x", "app:processes") end) end process.exec("app:x", "app:processes")'
+        'for i = 1, 10 do coroutine.spawn(function() process.spawn("app:x", "app:processes") end) end '
+        'process.exec("app:x", "app:processes")'
     )
     assert asked.count(b"app:x") == 1
 
@@ -122,7 +123,7 @@ def test_a_change_while_code_is_being_read_reads_it_again(world: World) -> None:
     world.entry("app:x", "return { main = function() return 'new' end }")
     package = dict(world.entries.pop(b"app:x"))
     stale = package | {b"source": package[b"source"].replace(b"new", b"old")}
-    original, world._take = world._take, world.out.append  # type: ignore[method-assign]
+    original, world._take = world._take, world.out.append  # type: ignore[method-assign,assignment]
     reference = world.post_spawn("app:x")
     world.run()
     asked = world.out.pop()
@@ -139,7 +140,8 @@ def test_a_process_that_asked_for_it_hears_of_changed_code_once(world: World) ->
         process.inbox():receive()
         local events = process.events()
         local e = events:receive()
-        return { e.kind == process.event.OUTDATED, #e.sources, channel.select({ events:case_receive(), default = true }).default }""",
+        return { e.kind == process.event.OUTDATED, #e.sources, channel.select({ events:case_receive(), default =
+            true }).default }""",
         imports={"lib": "app:lib"},
     )
     world.run([44, [b"app:lib"]], [44, [b"app:main1"]])

@@ -7,7 +7,8 @@ from tests.luaworld import World
 
 def test_kinds_are_camel_case_and_unknown_is_empty(world: World) -> None:
     assert world.main(
-        """return { errors.NOT_FOUND, errors.ALREADY_EXISTS, errors.INVALID, errors.PERMISSION_DENIED, errors.UNAVAILABLE,
+        """return { errors.NOT_FOUND, errors.ALREADY_EXISTS, errors.INVALID, errors.PERMISSION_DENIED,
+            errors.UNAVAILABLE,
             errors.INTERNAL, errors.CANCELED, errors.CONFLICT, errors.TIMEOUT, errors.RATE_LIMITED, errors.UNKNOWN }"""
     ) == [
         b"NotFound", b"AlreadyExists", b"Invalid", b"PermissionDenied", b"Unavailable",
@@ -19,7 +20,8 @@ def test_an_error_is_asked_by_methods(world: World) -> None:
     assert world.main(
         """local plain = errors.new("plain")
         local full = errors.new({ message = "m", kind = errors.TIMEOUT, retryable = true, details = { a = 1 } })
-        return { plain:kind(), plain:retryable() == nil, plain:details() == nil, full:message(), full:kind(), full:retryable(),
+        return { plain:kind(), plain:retryable() == nil, plain:details() == nil, full:message(), full:kind(),
+            full:retryable(),
             full:details().a, tostring(full), "so: " .. full, full.message ~= "m" }"""
     ) == [b"", True, True, b"m", b"Timeout", True, 1, b"m", b"so: m", True]
 
@@ -27,7 +29,8 @@ def test_an_error_is_asked_by_methods(world: World) -> None:
 def test_wrap_keeps_everything_but_the_message(world: World) -> None:
     assert world.main(
         """local err = errors.wrap(errors.new({ message = "low", kind = errors.CONFLICT, retryable = true }), "high")
-        return { err:message(), err:kind(), err:retryable(), errors.is(err, errors.CONFLICT), errors.is("x", errors.CONFLICT),
+        return { err:message(), err:kind(), err:retryable(), errors.is(err, errors.CONFLICT), errors.is("x",
+            errors.CONFLICT),
             errors.wrap("text", "high"):message() }"""
     ) == [b"high: low", b"Conflict", True, True, False, b"high: text"]
 

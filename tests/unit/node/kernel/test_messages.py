@@ -224,7 +224,8 @@ def test_a_message_for_another_vm_leaves_as_an_envelope(world: World) -> None:
 def test_a_message_that_is_too_big_for_the_wire_is_refused_with_both_sizes() -> None:
     world = World(VmConfig(max_message=10_000))
     message = world.main(
-        f"local ok, err = process.send('{REMOTE.decode()}', 'job', ('x'):rep(20000)) return err:kind() .. ': ' .. err:message()"
+        f"local ok, err = process.send('{REMOTE.decode()}', 'job', ('x'):rep(20000)) return err:kind() .. ': ' "
+        ".. err:message()"
     )
     assert b"Invalid: message of 20" in message
     assert b"10000 bytes" in message

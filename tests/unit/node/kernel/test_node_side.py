@@ -55,14 +55,20 @@ def test_registering_asks_the_node_and_is_seen_at_once(world: World) -> None:
 def test_a_default_scope_comes_from_the_configuration() -> None:
     world = World(VmConfig(default_scope=2))
     asked: list[object] = []
-    world.handlers[b"names", b"register"] = lambda *args: [bool(asked.append(args[2])) or True]
+
+    def register(name: bytes, pid: bytes, scope: int) -> list[bool]:
+        asked.append(scope)
+        return [True]
+
+    world.handlers[b"names", b"register"] = register
     world.main('return process.registry.register("me")')
     assert asked == [2]
 
 
 def test_scopes_that_are_not_there_are_unavailable_by_name(world: World) -> None:
     kind, message = world.main(
-        'local _, err = process.registry.register("x", nil, process.registry.STRONG) return { err:kind(), err:message() }'
+        'local _, err = process.registry.register("x", nil, process.registry.STRONG) return { err:kind(), '
+        "err:message() }"
     )
     assert kind == b"Unavailable"
     assert b"STRONG" in message

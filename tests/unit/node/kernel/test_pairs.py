@@ -34,7 +34,8 @@ def test_a_large_map_is_walked_whole(world: World) -> None:
 
 def test_a_metamethod_has_its_way(world: World) -> None:
     source = (
-        "local t = setmetatable({ a = 1 }, { __pairs = function() return function(_, k) if not k then return 'x', 9 end end end })"
+        "local t = setmetatable({ a = 1 }, { __pairs = function() return function(_, k) if not k then return "
+        "'x', 9 end end end })"
         " for key, item in pairs(t) do return key .. item end"
     )
     assert world.main(source) == b"x9"

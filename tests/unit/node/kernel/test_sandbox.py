@@ -6,21 +6,21 @@ import pytest
 
 from tests.luaworld import World
 
-ABSENT = (
-    "load loadstring loadfile dofile collectgarbage rawlen debug package io utf8 python newproxy "
-    "string.dump os.execute os.exit os.remove os.rename os.tmpname os.getenv os.setlocale coroutine.close "
-    "__w_yield __w_type"
+ABSENT = (  # noqa: SIM905
+    "load loadstring loadfile dofile collectgarbage rawlen debug package io utf8 python newproxy string.dump "
+    "os.execute os.exit os.remove os.rename os.tmpname os.getenv os.setlocale coroutine.close __w_yield "
+    "__w_type"
 ).split()
-PRESENT = (
+PRESENT = (  # noqa: SIM905
     "assert error ipairs next pairs pcall xpcall rawequal rawget rawset select tonumber tostring type unpack "
-    "setmetatable getmetatable print require process channel payload errors _VERSION _G "
-    "table.insert table.remove table.concat table.sort table.unpack table.pack table.move table.create table.freeze "
-    "string.byte string.char string.find string.format string.gmatch string.gsub string.len string.lower string.match "
-    "string.rep string.reverse string.sub string.upper string.pack string.unpack string.packsize "
-    "math.pi math.huge math.mininteger math.maxinteger math.abs math.floor math.fmod math.pow math.log10 math.atan2 "
-    "math.sinh math.cosh math.tanh math.tointeger math.type math.ult math.random math.randomseed "
-    "coroutine.create coroutine.resume coroutine.yield coroutine.status coroutine.running coroutine.wrap coroutine.spawn "
-    "os.time os.date os.clock os.difftime os.platform"
+    "setmetatable getmetatable print require process channel payload errors _VERSION _G table.insert "
+    "table.remove table.concat table.sort table.unpack table.pack table.move table.create table.freeze "
+    "string.byte string.char string.find string.format string.gmatch string.gsub string.len string.lower "
+    "string.match string.rep string.reverse string.sub string.upper string.pack string.unpack string.packsize "
+    "math.pi math.huge math.mininteger math.maxinteger math.abs math.floor math.fmod math.pow math.log10 "
+    "math.atan2 math.sinh math.cosh math.tanh math.tointeger math.type math.ult math.random math.randomseed "
+    "coroutine.create coroutine.resume coroutine.yield coroutine.status coroutine.running coroutine.wrap "
+    "coroutine.spawn os.time os.date os.clock os.difftime os.platform"
 ).split()
 
 
@@ -66,9 +66,12 @@ def test_nothing_a_process_changes_is_seen_by_another(world: World, attack: str)
     seen = world.main(
         """local json, time = require("json"), require("time")
         local e = errors.new({ message = "m", kind = errors.INVALID })
-        return { ("x"):upper(), string.format("%d", 1), table.concat({ 1, 2 }, ","), math.floor(1.5), type(process.send),
-            process.event.EXIT, e:kind(), type(channel.new), payload.format.JSON, type(coroutine.wrap), json.encode({ 1 }),
-            time.RFC3339 == "2006-01-02T15:04:05Z07:00", rawget(time.utc, "x") == nil, unknown == nil, select("#", 1) }""",
+        return { ("x"):upper(), string.format("%d", 1), table.concat({ 1, 2 }, ","), math.floor(1.5),
+            type(process.send),
+            process.event.EXIT, e:kind(), type(channel.new), payload.format.JSON, type(coroutine.wrap),
+                json.encode({ 1 }),
+            time.RFC3339 == "2006-01-02T15:04:05Z07:00", rawget(time.utc, "x") == nil, unknown == nil, select("#",
+                1) }""",
         modules=["json", "time"],
     )
     assert seen == [
@@ -190,3 +193,43 @@ def test_payloads_know_their_format_and_transcode_json(world: World) -> None:
         return { p:get_format(), j:get_format(), j:data(), j:unmarshal().a, back:data().a, err:kind(),
             payload.new(errors.new("x")):get_format(), p.a == nil }"""
     ) == [b"lua/any", b"json/plain", b'{"a":1}', 1, 1, b"Internal", b"golang/error", True]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "table.concat({ {} })",
+        "table.insert({}, 5, 1)",
+        "table.insert(nil, 1)",
+        "table.insert({})",
+        "table.remove({}, 7)",
+        "table.sort({ 1, 'x' })",
+        "table.unpack({}, 1, 9000000)",
+        "unpack(nil)",
+        "math.random(0, -1)",
+        "math.floor('x')",
+        "setmetatable(1, {})",
+        "setmetatable(channel.new(), {})",
+        "string.find('x', '[')",
+        "string.rep()",
+        "('x'):bad()",
+        "string.format('%d', 1.5)",
+        "coroutine.resume(1)",
+        "coroutine.wrap(1)",
+        "select(0)",
+        "error('mine')",
+        "assert(false, 'app:main1:2: mine')",
+        "require('nothing')",
+        "rawset(errors.new('x'), 1, 2)",
+        "os.date('%Ez')",
+        "tostring()",
+    ],
+)
+def test_errors_name_the_line_of_the_user(world: World, call: str) -> None:
+    message = world.outcome(f"\n{call}\n")[6][b"message"]
+    assert message.startswith(b"app:main1:2: "), message
+
+
+def test_an_error_inside_a_comparator_keeps_its_own_place(world: World) -> None:
+    message = world.outcome("\ntable.sort({ 3, 2, 1 }, function()\nerror('mine') end)")[6][b"message"]
+    assert message == b"app:main1:3: mine"

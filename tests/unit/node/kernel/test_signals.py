@@ -22,7 +22,8 @@ def watch(world: World, spawn: str, *args: Any) -> Any:
         if not child then return nil, err end
         local e = events:receive()
         local r = e.result or {{}}
-        return {{ e.kind, e.from == child, r.value or "nil", r.error and tostring(r.error) or "nil", e.reason or "none" }}""",
+        return {{ e.kind, e.from == child, r.value or "nil", r.error and tostring(r.error) or "nil", e.reason or
+            "none" }}""",
         *args,
     )
 

@@ -181,7 +181,8 @@ def test_a_name_that_is_taken_gets_the_messages_instead_of_a_new_process(world: 
     pid = world.spawn_body("local m = process.inbox():receive() return m:payload():data()")
     world.run([43, b"singleton", pid, 5])
     given = world.main(
-        """local pid = process.with_options({}):with_name("singleton"):with_message("hey", 9):spawn("app:main1", "app:processes")
+        """local pid = process.with_options({}):with_name("singleton"):with_message("hey", 9):spawn("app:main1",
+            "app:processes")
         return pid"""
     )
     assert given == pid
@@ -282,4 +283,4 @@ def test_a_spawn_for_a_host_of_the_same_node_but_another_vm_leaves(world: World)
     world.spawn_body('process.spawn("app:x", "app:other")')
     asked = next(item for item in world.out if item[0] == Kind.SPAWN)
     assert asked[1] == b"{n1@app:other|}"
-    assert HOST != asked[1]
+    assert asked[1] != HOST

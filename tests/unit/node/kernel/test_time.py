@@ -60,7 +60,8 @@ def test_a_ticker_does_not_drift_and_drops_what_nobody_takes(world: World) -> No
         local late = time.after("55ms")
         late:receive()
         local waiting = 0
-        while not channel.select({ ticker:response():case_receive(), default = true }).default do waiting = waiting + 1 end
+        while not channel.select({ ticker:response():case_receive(), default = true }).default do waiting = waiting
+            + 1 end
         ticker:stop()
         return { ticks, waiting }""",
     )
@@ -76,7 +77,8 @@ def test_a_bad_duration_is_invalid(world: World, call: str) -> None:
 def test_sleeping_processes_wake_in_the_order_of_their_times(world: World) -> None:
     world.entry(
         "app:sleeper",
-        'local time = require("time") return { main = function(who, ms) time.sleep(ms .. "ms") process.send(who, "up", ms) end }',
+        'local time = require("time") return { main = function(who, ms) time.sleep(ms .. "ms") '
+        'process.send(who, "up", ms) end }',
         modules=["time"],
     )
     assert main(

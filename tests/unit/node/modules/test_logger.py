@@ -61,6 +61,13 @@ def test_any_fields_are_taken(log: Any, fields: Any) -> None:
     assert log("info", b"m", fields)[0]["event"] == "m"
 
 
+def test_fields_come_in_the_same_order_in_every_run(log: Any) -> None:
+    fields = {b"to": 1, 10: 2, b"at": {b"z": 1, b"a": 2}, True: 3, 2: 4}
+    (record,) = log("info", b"m", fields)
+    assert list(record["fields"]) == ["True", "2", "10", "at", "to"]
+    assert list(record["fields"]["at"]) == ["a", "z"]
+
+
 def test_binary_in_a_message_is_no_failure(log: Any) -> None:
     assert log("info", b"\xff\x00", {b"\xfe": b"\xfd"})[0]["event"] == "\ufffd\x00"
 
