@@ -47,7 +47,7 @@ class ClaimState:
         try:
             fields = json.loads(value)
             return cls(str(fields["node"]), str(fields["pid"]), str(fields["since"]), int(fields["incarnation"]))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"expected the state of a replica, got {value[:200]!r} ({error!r})") from None
 
 

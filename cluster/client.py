@@ -12,6 +12,7 @@ raises CallTimeout, and then the outcome is unknown. Nothing here waits without 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -125,9 +126,13 @@ class Client:
     # looking
 
     async def nodes(self) -> list[Member]:
-        """The registered nodes, by name."""
+        """The registered nodes, by name. One whose registration can't be read counts as absent, as for its peers."""
         found = await self.etcd.range(self.keys.nodes)
-        return [Member.from_key(kv.key.removeprefix(self.keys.nodes), kv) for kv in found.kvs]
+        members = []
+        for kv in found.kvs:
+            with contextlib.suppress(ValueError):
+                members.append(Member.from_key(kv.key.removeprefix(self.keys.nodes), kv))
+        return members
 
     async def ask_all(self, op: str, *, timeout: float = LISTING_TIMEOUT, **query: Any) -> Answers:
         """The same query to every node that has not gone; one that fails is in ``silent`` with the reason."""

@@ -87,7 +87,7 @@ class Description:
                 http=str(fields.get("http", "")),
                 started=str(fields.get("started", "")),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"expected the description of a node, got {value[:200]!r} ({error!r})") from None
 
 

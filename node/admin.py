@@ -3,12 +3,14 @@
 A query is a msgpack map ``{op, ...}``; the answer ``{ok: true, value}`` or
 ``{ok: false, error: {kind, message, code}}``. Queries that act on processes are turned into
 envelopes, so they take the same path and order as everybody's; this node is the client's
-gateway. Every query has a deadline (``timeout`` in seconds, at most 300).
+gateway. Every query has a deadline (``timeout`` in seconds, at most 300); at most ``MAX_WAITING``
+wait at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +18,8 @@ from typing import Any
 import msgpack
 import structlog
 
-from cluster.envelope import Kind, to_raw, to_text, unpack
-from cluster.errors import CallTimeout, ClusterError
+from cluster.envelope import Kind, Status, to_raw, to_text, unpack
+from cluster.errors import CallTimeout, ClusterError, MessageTooBig
 from cluster.names import Names
 from cluster.pid import Pid, host_address, is_pid
 from cluster.tasks import Tasks
@@ -27,6 +29,10 @@ log = structlog.get_logger("wippy.admin")
 
 DEFAULT_TIMEOUT = 5.0
 MAX_TIMEOUT = 300.0
+MAX_WAITING = 1000
+NAME_MOVES = 2.0
+"""Seconds a query waits for a name to show its new holder, when the former one says that it has it no more."""
+POLL = 0.02
 SYSTEM_HOST = "node:system"
 Query = dict[str, Any]
 
@@ -60,6 +66,7 @@ class Admin:
         self._ports = ports
         self._names = names
         self._tasks = tasks
+        self._waiting = 0
         self._ops: dict[str, Callable[[Query], Awaitable[Any]]] = {
             "health": self._health,
             "stats": self._stats,
@@ -81,23 +88,38 @@ class Admin:
         self._tasks.start(self._handle(payload, answer), "query")
 
     async def _handle(self, payload: bytes, answer: Callable[[bytes], Awaitable[None]]) -> None:
+        self._waiting += 1
         try:
-            result = {"ok": True, "value": await self._run(payload)}
-        except Refused as error:
-            result = _failure(error.kind, str(error), error.code)
-        except CallTimeout as error:
-            result = _failure("Timeout", str(error), "timeout")
-        except NotFound as error:
-            result = _failure("NotFound", str(error), "noproc")
-        except (ClusterError, ValueError) as error:
-            result = _failure("Invalid", str(error), "invalid")
+            packed = _packed(await self._result(payload))
         except asyncio.CancelledError:
             await answer(_packed(_failure("Unavailable", f"node {self._state.node} is stopping", "stopping")))
             raise
+        finally:
+            self._waiting -= 1
+        try:
+            await answer(packed)
+        except MessageTooBig as error:
+            text = f"the answer of {error.size} bytes is over the {error.limit} that fit into one message of NATS"
+            await answer(_packed(_failure("Invalid", f"{text}; ask for less", "too_big")))
+
+    async def _result(self, payload: bytes) -> dict[str, Any]:
+        if self._waiting > MAX_WAITING:
+            return _failure("Unavailable", f"{MAX_WAITING} queries wait already; try again", "busy")
+        try:
+            return {"ok": True, "value": await self._run(payload)}
+        except Refused as error:
+            return _failure(error.kind, str(error), error.code)
+        except CallTimeout as error:
+            return _failure("Timeout", str(error), "timeout")
+        except TimeoutError:
+            return _failure("Timeout", f"a host of node {self._state.node} does not answer", "timeout")
+        except NotFound as error:
+            return _failure("NotFound", str(error), "noproc")
+        except (ClusterError, ValueError) as error:
+            return _failure("Invalid", str(error), "invalid")
         except Exception as error:
             log.exception("query failed")
-            result = _failure("Internal", f"{type(error).__name__}: {error}", "internal")
-        await answer(_packed(result))
+            return _failure("Internal", f"{type(error).__name__}: {error}", "internal")
 
     async def _run(self, payload: bytes) -> Any:
         query = to_text(unpack(payload))
@@ -138,23 +160,17 @@ class Admin:
     async def _send(self, query: Query) -> Any:
         port = self._ports.open("node:client")
         try:
-            pid, name, revision = self._resolve(_text(query, "to"))
-            payloads = [to_raw(query["payload"])] if "payload" in query else []
-            topic = _topic(query)
-            await port.send(pid, topic, payloads, timeout=_timeout(query), name=name, revision=revision)
-            return {"pid": pid.decode()}
+            return {"pid": (await self._deliver(port, query, _timeout(query))).decode()}
         finally:
             port.close()
 
     async def _call(self, query: Query) -> Any:
-        port = self._ports.open("node:client")
         timeout = _timeout(query)
+        port = self._ports.open("node:client")
         try:
-            pid, name, revision = self._resolve(_text(query, "to"))
-            payloads = [to_raw(query["payload"])] if "payload" in query else []
             try:
                 async with asyncio.timeout(timeout):
-                    await port.send(pid, _topic(query), payloads, timeout=timeout, name=name, revision=revision)
+                    pid = await self._deliver(port, query, timeout)
                     sender, topic, reply = await port.messages.get()
             except TimeoutError:
                 raise CallTimeout(f"call to {query['to']}", timeout) from None
@@ -162,13 +178,38 @@ class Admin:
         finally:
             port.close()
 
+    async def _deliver(self, port: Port, query: Query, timeout: float) -> bytes:
+        """Send the query's message; the PID that accepted it. A name that changes hands is resolved once more."""
+        to, topic = _text(query, "to"), _topic(query)
+        payloads = [to_raw(query["payload"])] if "payload" in query else []
+        pid, name, revision = self._resolve(to)
+        try:
+            await port.send(pid, topic, payloads, timeout=timeout, name=name, revision=revision)
+        except Refused as error:
+            if error.status is not Status.STALE_NAME:
+                raise
+            await self._moved(name, revision)
+            pid, name, revision = self._resolve(to)
+            await port.send(pid, topic, payloads, timeout=timeout, name=name, revision=revision)
+        return pid
+
+    async def _moved(self, name: str, revision: int) -> None:
+        """Wait until the name is seen to have another holder, or long enough."""
+        deadline = time.monotonic() + NAME_MOVES
+        while time.monotonic() < deadline:
+            held = self._names.lookup(name)
+            if held is not None and held.revision != revision:
+                return
+            await asyncio.sleep(POLL)
+
     async def _call_function(self, query: Query) -> Any:
-        args = to_raw(list(query.get("args", [])))
+        args, timeout = _args(query), _timeout(query)
         host = host_address(str(query.get("node") or self._state.node), SYSTEM_HOST).encode()
         port = self._ports.open("node:client")
         try:
             function = _text(query, "id").encode()
-            return await port.request(Kind.CALL, host, function, args, {}, timeout=_timeout(query))
+            options = {b"timeout": int(timeout * 1000)}
+            return await port.request(Kind.CALL, host, function, args, options, timeout=timeout)
         finally:
             port.close()
 
@@ -178,8 +219,7 @@ class Admin:
         address = host_address(node or self._state.node, name).encode()
         port = self._ports.open("node:client")
         try:
-            args = to_raw(list(query.get("args", [])))
-            return await port.spawn(address, _text(query, "id"), args, {}, timeout=_timeout(query))
+            return await port.spawn(address, _text(query, "id"), _args(query), {}, timeout=_timeout(query))
         finally:
             port.close()
 
@@ -232,8 +272,18 @@ def _topic(query: Query) -> str:
     return topic
 
 
+def _args(query: Query) -> list[Any]:
+    args = query.get("args", [])
+    if not isinstance(args, list):
+        raise BadQuery(f"op {query['op']!r} expects a list 'args', got {args!r}")
+    raw: list[Any] = to_raw(args)
+    return raw
+
+
 def _timeout(query: Query) -> float:
-    timeout = float(query.get("timeout") or DEFAULT_TIMEOUT)
+    timeout = query.get("timeout") or DEFAULT_TIMEOUT
+    if not isinstance(timeout, int | float):
+        raise BadQuery(f"expected a timeout in seconds, got {timeout!r}")
     if not 0 < timeout <= MAX_TIMEOUT:
         raise BadQuery(f"expected a timeout of 0 to {MAX_TIMEOUT:g} seconds, got {timeout:g}")
     return timeout

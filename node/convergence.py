@@ -20,6 +20,8 @@ from cluster.registry import RegistryState
 log = structlog.get_logger("wippy.convergence")
 
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
+HANDLER_DEADLINE = 60.0
+"""Seconds one handler may take for one pass; longer counts as failed, so that the others have their turn."""
 
 
 class Handler(Protocol):
@@ -88,7 +90,10 @@ class Convergence:
         """One pass of all handlers over ``state``."""
         for handler in self._handlers:
             try:
-                failed = await handler.converge(state)
+                async with asyncio.timeout(HANDLER_DEADLINE):
+                    failed = await handler.converge(state)
+            except TimeoutError:
+                failed = {"": f"not done within {HANDLER_DEADLINE:g} s"}
             except Exception as error:
                 log.exception("handler failed", handler=handler.name)
                 failed = {"": f"{type(error).__name__}: {error}"}

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from cluster.envelope import to_text
-from cluster.errors import ClusterError
+from cluster.errors import CallTimeout, ClusterError
 from cluster.pid import host_address
 from node.ports import Exit, Ports, Refused
 
@@ -48,7 +48,7 @@ class Execution:
             options = {b"monitor": True}
             await port.spawn(address, entry, arguments, options, timeout=SPAWN_DEADLINE)
             ended = await self._ended
-        except Refused as error:
+        except (Refused, CallTimeout) as error:
             raise CannotRun(f"{entry} can't be started on {host}: {error}") from None
         finally:
             port.close()

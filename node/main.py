@@ -47,6 +47,7 @@ from node.version import VERSION
 
 log = structlog.get_logger("wippy.node")
 
+INTERRUPTED = 130
 SETTLE = 10.0
 """Seconds `run -x` waits for the services of the application before it starts its entry."""
 
@@ -97,15 +98,35 @@ async def run_node(options: NodeOptions, output: Output, logs: Logs) -> int:
 
     Raises ClusterError with a message for people when it can't start.
     """
-    stop = asyncio.Event()
+    stop, booted = asyncio.Event(), asyncio.Event()
     logs.node = options.node
     _catch_signals(stop)
-    async with Tasks("node") as tasks:
-        if options.parent_fd is not None:
-            _watch_parent(options.parent_fd, stop)
-        async with _servers(options) as place, _node(options, place, tasks, output, logs) as parts:
-            code = await _serve(options, parts, stop)
-    return code
+    if options.parent_fd is not None:
+        _watch_parent(options.parent_fd, stop)
+    async with Tasks("node", _told_by_await) as tasks:
+        run = tasks.start(_run(options, stop, booted, output, logs), "run")
+        stopped = tasks.start(stop.wait(), "stop")
+        await asyncio.wait({run, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not run.done() and not booted.is_set():
+            log.info("stopping before the node is ready; a second signal ends it at once")
+            run.cancel()
+        try:
+            return await run
+        except asyncio.CancelledError:
+            if not run.cancelled():
+                raise  # it is this task that was cancelled
+            return 0 if options.execute is None else INTERRUPTED
+
+
+async def _run(options: NodeOptions, stop: asyncio.Event, booted: asyncio.Event, output: Output, logs: Logs) -> int:
+    async with Tasks("node") as tasks, _servers(options) as place:
+        async with _node(options, place, tasks, output, logs) as parts:
+            booted.set()
+            return await _serve(options, parts, stop)
+
+
+def _told_by_await(task: str, error: BaseException) -> None:
+    """Of a task that is awaited: whoever awaits it says what it failed with."""
 
 
 @contextlib.asynccontextmanager
@@ -124,12 +145,14 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
     """The node, ready; stopped in reverse order when this is left."""
     settings, name = options.settings, options.node
     keys, subjects = Keys(place.cluster), Subjects(place.cluster)
-    ownership = Ownership(tasks)
+    # what the node can't do without: one of these that breaks ends the node
+    vital = Tasks("node", lambda task, error: parts.fail(task, error))
+    ownership = Ownership(vital)
     async with AsyncExitStack() as stack:
         etcd = await stack.enter_async_context(_etcd(settings.cluster.etcd, place))
         incarnation = await draw_incarnation(etcd, keys)
         keeper = await stack.enter_async_context(_keeper(settings, place, ownership))
-        stack.push_async_callback(_give_back_lease, keeper)
+        stack.push_async_callback(_give_back_lease, keeper, ownership)
         bus = await stack.enter_async_context(_bus(settings.cluster.nats, place, subjects, name))
         watch = PrefixWatch(etcd, keys.prefix, unloaded=[keys.blobs, f"{keys.prefix}kv/"])
 
@@ -166,15 +189,17 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
         await stack.enter_async_context(parts.io)
         await stack.enter_async_context(parts.hosts)
         await stack.enter_async_context(parts.watchdog)
+        await stack.enter_async_context(vital)
         await parts.convergence.converge(parts.registry.state)
         parts.convergence.aim(parts.registry.state)
-        tasks.start(parts.convergence.run(), "convergence")
+        vital.start(parts.convergence.run(), "convergence")
         stack.push_async_callback(parts.drain, settings.shutdown.timeout)
 
         await parts.become_ready()
+        ownership.begin()
         await stack.enter_async_context(parts.folding)
         await stack.enter_async_context(parts.collector)
-        tasks.start(parts.supervisor.run(), "supervisor")
+        vital.start(parts.supervisor.run(), "supervisor")
         parts.supervisor.open()
         stack.push_async_callback(parts.supervisor.stop, "service stopping")
         stack.callback(ownership.end)
@@ -210,19 +235,30 @@ async def _serve(options: NodeOptions, parts: Parts, stop: asyncio.Event) -> int
             log.error("node fails", reason=parts.failure)
             return 1
         return 0
-    host = options.terminal_host or parts.hosts.terminal()
+    async with Tasks("run", _told_by_await) as tasks:
+        running = tasks.start(_execute(options, options.execute, parts), "execute")
+        stopped = tasks.start(_either(stop, parts.failed), "stop")
+        await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            return await running
+    if parts.failed.is_set():
+        log.error("node fails", reason=parts.failure)
+        return 1
+    return INTERRUPTED
+
+
+async def _execute(options: NodeOptions, entry: str, parts: Parts) -> int:
+    """Run ``entry`` in the terminal. Returns its exit code; raises CannotRun."""
+    try:
+        host = options.terminal_host or parts.hosts.terminal()
+    except ValueError as error:
+        raise CannotRun(str(error)) from None
     if host is None:
         raise CannotRun("the application has no terminal.host; add an entry of that kind, or name a host with --host")
     await parts.supervisor.settled(SETTLE)
     parts.hold_logs(host)
     execution = Execution(parts.router.ports, options.node)
-    async with Tasks("run") as tasks:
-        running = tasks.start(execution.run(options.execute, host, list(options.args)), "execute")
-        stopped = tasks.start(_either(stop, parts.failed), "stop")
-        await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
-            return 130
-        code, text = await running
+    code, text = await execution.run(entry, host, list(options.args))
     if text:
         parts.print(text)
     return code
@@ -236,7 +272,7 @@ async def _either(*events: asyncio.Event) -> None:
 
 async def _leave_state(parts: Parts) -> None:
     """Tell the cluster that this node takes nothing new; it stops all the same when etcd can't be told."""
-    log.info("node stopping")
+    log.info("node stopping; a second signal ends it at once")
     try:
         async with asyncio.timeout(2):
             await parts.set_state(NodeState.DRAINING)
@@ -244,8 +280,11 @@ async def _leave_state(parts: Parts) -> None:
         log.warning("could not say that this node is stopping", error=str(error))
 
 
-async def _give_back_lease(keeper: LeaseKeeper) -> None:
+async def _give_back_lease(keeper: LeaseKeeper, ownership: Ownership) -> None:
     """All owned work has ended: end the lease, so that others need not wait for it to expire."""
+    if not ownership.may_give_back():
+        log.error("something this node owned did not end; its lease is left to end by itself")
+        return
     try:
         async with asyncio.timeout(3):
             await keeper.revoke()

@@ -65,6 +65,7 @@ class Ownership:
         self._losses = 0
         self._rejoined_after = 0
         self._rejoining: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
         self.rejoins = 0
 
     def bind(
@@ -115,6 +116,7 @@ class Ownership:
 
     def on_lost(self, lease: int) -> None:
         self._losses += 1
+        self._news.set()
         if self._owner is None or self._reach is None:
             return
         self._reach.end("the lease of this node is lost")
@@ -152,7 +154,8 @@ class Ownership:
                 await self._register()
             except (ClusterError, TimeoutError) as error:
                 log.warning("can't register again yet", error=str(error) or "timeout", again_in=pause)
-                await asyncio.sleep(pause)
+                if losses == self._losses:
+                    await self._pause(pause)
                 pause = min(pause * 2, LAST_RETRY)
                 continue
             if losses == self._losses:
@@ -161,6 +164,15 @@ class Ownership:
         self.rejoins += 1
         self._owner.sure()
         log.info("node registered again")
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not once it is known that the lease is lost: then a new one helps."""
+        self._news.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return
 
     async def _owned_ended(self) -> bool:
         """Wait until nothing owned under the lost lease lives; the process ends when it does not."""

@@ -22,7 +22,7 @@ from cluster.envelope import Kind, Status
 from cluster.errors import NotConnected, Unavailable
 from cluster.etcd import Etcd, PrefixWatch
 from cluster.events import EventBus
-from cluster.fencing import LeaseKeeper
+from cluster.fencing import LeaseKeeper, Phase
 from cluster.keys import Keys
 from cluster.links import Links
 from cluster.members import Member, Members, NodeState, Registration
@@ -141,8 +141,9 @@ class Parts:
         await self.open_control(epoch)
 
     async def register_again(self) -> None:
-        """A new lease after the former was lost, and a registration under it."""
-        await self.keeper.new_lease()
+        """A registration under the lease of the keeper, a new one when the former is lost."""
+        if self.keeper.phase is Phase.LOST:
+            await self.keeper.new_lease()
         await self.register()
         if self.state is NodeState.READY:
             await self.become_ready()
@@ -170,6 +171,10 @@ class Parts:
     async def drain(self, grace: timedelta) -> None:
         """CANCEL all processes, kill the rest after ``grace``."""
         await self.hosts.drain("node stopping", grace)
+
+    def is_own(self, member: Member) -> bool:
+        """Whether this is the registration the node serves under."""
+        return self.registration is not None and (member.node, member.epoch) == (self.name, self.registration.epoch)
 
     def fail(self, what: str, error: BaseException) -> None:
         """A part broke that the node can't do without."""
@@ -223,7 +228,7 @@ def build_parts(
         claims,
         members,
         keys,
-        lambda: keeper.lease.id,
+        _Lease(keeper),
         env.lookup,
         lambda kind, service: events.send_local("supervisor", kind, service),
     )
@@ -258,6 +263,7 @@ def build_parts(
         keeper,
         lambda what, error: parts.fail(what, error),
         io.terminals,
+        supervisor,
     )
     convergence = Convergence([_Env(env), stores, hosts, supervisor])
     door = Door(bus.data, subjects, name, incarnation, _Doorman(router, name, incarnation).accept)
@@ -331,8 +337,9 @@ def _wire(parts: Parts, tasks: Tasks) -> None:
     parts.links.on_envelopes(router.from_link)
     parts.links.on_down(router.node_down)
     names.on_change(router.name_changed)
-    names.on_revoked(lambda name, pid: router.route(_cancel(pid, f"name revoked: {name}")))
-    router.by_name_allowed = lambda: parts.keeper.remaining() > 0
+    names.on_revoked(lambda name, pid: _revoke(parts, name, pid))
+    router.by_name_allowed = lambda lease: lease == parts.keeper.lease.id and parts.keeper.remaining() > 0
+    router.applied = lambda: parts.members.applied
     hosts.on_ended(lambda pid, error: _release_names(parts, tasks, pid))
 
     def registry_changed(before: RegistryState, after: RegistryState, changed: frozenset[str]) -> None:
@@ -344,14 +351,32 @@ def _wire(parts: Parts, tasks: Tasks) -> None:
     def member_changed(before: Member | None, after: Member | None) -> None:
         for event in member_events(before, after):
             parts.events.send_local(event.system, event.kind, event.path, event.data)
+        if before is not None and after is None and parts.is_own(before):
+            parts.ownership.on_unregistered()
 
     parts.registry.on_change(registry_changed)
     parts.members.on_change(member_changed)
     parts.ownership.bind(parts.supervisor, parts.links, parts.register_again, names.lease_lost)
 
 
-def _cancel(pid: str, reason: str) -> list[Any]:
-    return [int(Kind.CANCEL), pid.encode(), b"", 0, reason.encode()]
+class _Lease:
+    """The lease as the supervisor asks for it."""
+
+    def __init__(self, keeper: LeaseKeeper) -> None:
+        self.may_start_owned = keeper.may_start_owned
+        self.may_run_owned = keeper.may_run_owned
+        self._keeper = keeper
+
+    def current(self) -> int:
+        return self._keeper.lease.id
+
+
+def _revoke(parts: Parts, name: str, pid: str) -> None:
+    """A process of this node lost a cluster name: it is told, and lives."""
+    to = pid.encode("utf-8", "surrogateescape")
+    parts.supervisor.name_revoked(to, name)
+    reason = f"name revoked: {name}".encode("utf-8", "surrogateescape")
+    parts.router.route([int(Kind.CANCEL), to, b"", 0, reason])
 
 
 def _release_names(parts: Parts, tasks: Tasks, pid: bytes) -> None:

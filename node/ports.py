@@ -21,7 +21,6 @@ from cluster.envelope import Envelope, Kind, Status, error_map, to_text
 from cluster.errors import CallTimeout, ClusterError
 from cluster.pid import VM_SLOTS, Pid, node_of
 
-
 log = structlog.get_logger("wippy.ports")
 
 ABANDONED = 1000
@@ -173,7 +172,7 @@ class Port:
         if waiting is None or waiting.answer.done():
             self._ports.late_reply(envelope)
         elif code != Status.OK:
-            waiting.answer.set_exception(_refused(code, value))
+            waiting.answer.set_exception(_refused(code, value, envelope[2]))
         elif waiting.accept is None or self._ports.keep(value, waiting.accept):
             waiting.answer.set_result(value)
         else:
@@ -253,8 +252,12 @@ class Ports:
             port.node_down(node, reason)
 
 
-def _refused(code: int, value: Any) -> Refused:
-    """The error in an answer; one that is malformed is an error too."""
+def _refused(code: int, value: Any, by: bytes = b"") -> Refused:
+    """The error in an answer of ``by``; one that is malformed is an error too."""
     status = Status(code) if code in list(Status) and code != Status.OK else Status.ERROR
-    error = to_text(value) if isinstance(value, dict) else {"kind": "Unavailable", "message": status.name.lower()}
-    return Refused(status, error)
+    if isinstance(value, dict):
+        return Refused(status, to_text(value))
+    if status is Status.NOPROC:
+        process = by.decode("utf-8", "replace")
+        return Refused(status, {"kind": "NotFound", "message": f"no process {process}: it ended or never was"})
+    return Refused(status, {"kind": "Unavailable", "message": status.name.lower()})

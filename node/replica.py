@@ -210,11 +210,13 @@ class Replica:
             required = ", ".join(self.spec.lifecycle.required)
             self._not_started(f"what it requires ({required}) did not run within {self._start_timeout:g} s")
             return
-        while not self._may_start():
-            await asyncio.sleep(POLL)
         await self._ask_for_process()
 
     async def _ask_for_process(self) -> None:
+        while True:
+            if self._may_start():
+                break
+            await asyncio.sleep(POLL)  # the lease's phases are told; until then the process must not live
         self._asked = True
         try:
             args: list[Any] = to_raw(self.spec.input)
@@ -266,7 +268,9 @@ class Replica:
         retryable = None if ended.error is None else ended.error.get("retryable")
         if error is None and self._lost_name and self._core.state is ServiceState.RUNNING:
             error = f"it ended after its name {self._lost_name} was revoked"
-        if error is not None:
+        if self._core.state is ServiceState.STOPPING:
+            log.info("service stopped", service=self.service, replica=self.replica, pid=ended.pid.decode())
+        elif error is not None:
             log.warning("service failed", service=self.service, pid=ended.pid.decode(), error=error)
         self._handle(ChildExited(time.monotonic(), error, retryable, random.uniform(-1, 1)))
 

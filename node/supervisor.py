@@ -520,8 +520,8 @@ class Supervisor:
         for key in keys:
             self._retire(key, reason)
         tasks = {self._stopping[key]: key for key in keys}
-        longest = max((self._running[key].wanted.spec.lifecycle.stop_timeout.total_seconds() for key in keys), default=0)
-        deadline = time.monotonic() + longest + KILL_DEADLINE + RELEASE_DEADLINE
+        timeouts = [self._running[key].wanted.spec.lifecycle.stop_timeout.total_seconds() for key in keys]
+        deadline = time.monotonic() + max(timeouts, default=0.0) + KILL_DEADLINE + RELEASE_DEADLINE
         while tasks and (left := deadline - time.monotonic()) > 0:
             done, _ = await asyncio.wait(tasks, timeout=min(left, SAY_WAITING))
             tasks = {task: key for task, key in tasks.items() if task not in done}

@@ -46,7 +46,7 @@ class OverlayStatus:
                 int(value["version"]),
                 str(value["reason"]),
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             return None
 
     def says_the_same(self, other: OverlayStatus | None) -> bool:

@@ -94,6 +94,7 @@ class Development:
         self._children: list[Child] = []
         self._stop = asyncio.Event()
         self._failed = ""
+        self._serves = False
 
     async def run(self) -> None:
         """Until it is stopped. Raises Failed when the cluster can't start or all nodes are gone."""
@@ -179,6 +180,9 @@ class Development:
         how = how_it_ended(await child.ended())
         if child.is_stopping:
             return
+        if not self._serves:
+            note(f"{child.name} {how}")
+            return
         again = f"{wippy_command()} run {self._plan.app} --node {child.name}"
         note(f"{child.name} {how}; its services go to the other nodes; start it again with: {again}")
         if all(each.code is not None for each in self._children):
@@ -217,6 +221,7 @@ class Development:
         from cluster.tasks import Tasks
         from node.cli.watching import push_on_save
 
+        self._serves = True
         known = Place(place.cluster, place.nats, place.etcd, place.pid, tuple(members))
         files = {write_place(directory, known) for directory in (Path.cwd(), self._plan.app)}
         try:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from cluster.errors import BadPid, NameTaken
+from cluster.etcd import LeaseGone
 from cluster.names import MAX_NAME, Registered, Scope
 from cluster.pid import Pid, is_pid
 from node.modules.contract import Answer, Caller, LuaError, Values, argument, invalid, not_found, text, unavailable
@@ -70,6 +71,9 @@ class NamesModule:
             await self._names.register(name, pid, scope, self._lease())
         except NameTaken as error:
             raise LuaError("AlreadyExists", str(error), retryable=False, details={"by": error.by}) from None
+        except LeaseGone:
+            message = f"this node is not registered now, {name!r} can't be named in the cluster; try again in a moment"
+            raise LuaError("Unavailable", message, retryable=True) from None
         return [True]
 
     async def _unregister(self, name: str, pid: str, scope: Any) -> Values:

@@ -13,7 +13,6 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -42,14 +41,15 @@ PAYLOAD = {b"id": 1, b"data": b"x" * 100}
 async def node(servers: EmbeddedServers, name: str, scratch: str) -> AsyncIterator[None]:
     command = [sys.executable, "-m", "node.cli", "run", str(APP), "--node", name, "--cluster", "bench"]
     command += ["--nats", servers.nats_url, "--etcd", servers.etcd_url, "-s"]
-    process = subprocess.Popen(
-        command, cwd=scratch, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=scratch, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdin=asyncio.subprocess.DEVNULL
     )
     try:
         yield
     finally:
         process.terminate()
-        await asyncio.to_thread(process.wait, 30)
+        async with asyncio.timeout(30):
+            await process.wait()
 
 
 async def two_ready(client: Client) -> None:

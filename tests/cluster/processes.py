@@ -73,11 +73,19 @@ class Program:
         self._env = environment(env)
         self._out = cwd / f"{name}.out"
         self._err = cwd / f"{name}.err"
+        self.inherited: tuple[int, ...] = ()
+        """Descriptors of ours that it has too."""
 
     def __enter__(self) -> Self:
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                self._command, cwd=self._cwd, env=self._env, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                self._command,
+                cwd=self._cwd,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                pass_fds=self.inherited,
             )
         return self
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,41 +14,12 @@ from urllib.request import urlopen
 import pytest
 
 from cluster.client import Client
-from tests.cluster.processes import WIPPY, Development, Program, eventually
+from tests.cluster.lab import Lab
+from tests.cluster.processes import eventually
 
 pytestmark = pytest.mark.servers
 
-LAB = Path(__file__).parents[1] / "apps" / "lab"
 NODES = ("node-1", "node-2", "node-3")
-
-
-class Lab(Development):
-    """Three nodes with the laboratory of ``tests/apps/lab``."""
-
-    def __init__(self, directory: Path, *options: str) -> None:
-        self.directory = directory
-        self.app = Path(shutil.copytree(LAB, directory / "lab"))
-        command = [*WIPPY, "up", "lab", "--nodes", "3", "--set", "logger.level=warn", *options]
-        Program.__init__(self, command, directory, "up")
-
-    def ask(self, what: Any, gateway: str | None = "node-1") -> Any:
-        """``what(client)``, awaited."""
-
-        async def ask() -> Any:
-            place = self.place
-            async with Client(place["nats"], place["etcd"], place["cluster"], gateway=gateway) as client:
-                return await what(client)
-
-        return asyncio.run(ask())
-
-    def experiment(self, name: str, *args: Any, node: str = "node-3") -> Any:
-        """Run an experiment on node-1 with a process on ``node``."""
-        return self.ask(lambda client: client.call_function("app:experiment", name, node, *args, timeout=10.0))
-
-    def metrics(self, node: str) -> str:
-        (address,) = [each["metrics"] for each in self.place["nodes"] if each["name"] == node]
-        with urlopen(address, timeout=5) as answer:
-            return str(answer.read().decode())
 
 
 @pytest.fixture(scope="module")
@@ -244,14 +213,13 @@ class TestLoss:
                 return pid
 
             pid = lab.ask(watched)
-            seen = {
-                how: eventually(lambda how=how: lab.call(f"witness {how}", "seen"), within=5, what=how) for how in ways
-            }
-            assert {how: each["seen"] for how, each in seen.items()} == dict.fromkeys(ways, [])
-            os.kill(lab.pids["node-3"], signal.SIGKILL)
 
             def told(how: str) -> Any:
                 return lab.call(f"witness {how}", "seen")["seen"]
+
+            for how in ways:
+                assert eventually(lambda how=how: [told(how)], within=5, what=how) == [[]]
+            os.kill(lab.pids["node-3"], signal.SIGKILL)
 
             for how, kind in (("monitoring", "pid.exit"), ("linked and trapping", "pid.link.down")):
                 (event,) = eventually(lambda how=how: told(how), within=9, what=f"the one {how} is told")
@@ -277,10 +245,8 @@ class TestLoss:
                     return f"{error.code} {error.read().decode()}"
 
             assert re.match(r"503 .*draining", eventually(refused, within=2, what="503"), re.DOTALL)
-            eventually(
-                lambda: (
-                    "node-2" not in [each["node"] for each in lab.json("nodes", "--json") if each["state"] != "gone"]
-                ),
-                within=10,
-                what="node-2 left",
-            )
+
+            def present() -> list[str]:
+                return [each["node"] for each in lab.json("nodes", "--json") if each["state"] != "gone"]
+
+            eventually(lambda: present() == ["node-1", "node-3"], within=10, what="node-2 left")

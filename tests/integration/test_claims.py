@@ -102,6 +102,7 @@ async def test_an_unreadable_key_is_ignored(nodes: tuple[Node, Node], etcd: Etcd
     keys = Keys(cluster_name)
     await etcd.put(f"{keys.services}nonsense", b"")
     await etcd.put(f"{keys.services}app:x/one", b"")
-    await etcd.put(keys.service_state("app:x", 0), b"nonsense")
+    for value in (b"nonsense", b"[" * 99_999, b'{"node": "a", "pid": "", "since": "", "incarnation": 1e999}'):
+        await etcd.put(keys.service_state("app:x", 0), value)
     await a.claims.claim(SERVICE, 0, a.lease)
     assert [claim.service for claim in a.claims.all()] == [SERVICE]

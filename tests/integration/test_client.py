@@ -167,6 +167,14 @@ class TestLooking:
         async with Client(["nats://127.0.0.1:1"], [servers.etcd_url], cluster_name) as client:
             assert [(node.node, node.state) for node in await client.nodes()] == [("a", NodeState.CORDONED)]
 
+    async def test_a_registration_that_can_not_be_read_counts_as_absent(
+        self, start: Any, client: Client, etcd: Etcd
+    ) -> None:
+        await start("a", value([]))
+        await etcd.put(client.keys.node("ghost"), b"\xff")
+        assert [node.node for node in await client.nodes()] == ["a"]
+        assert (await client.ps()).by_node == {"a": []}
+
     async def test_servers_that_do_not_answer_are_named(self, cluster_name: str) -> None:
         async with Client(["nats://127.0.0.1:1"], ["http://127.0.0.1:1"], cluster_name) as client:
             with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):

@@ -133,13 +133,14 @@ class TestMembers:
         assert told == [(0, first.epoch), (first.epoch, 0), (0, second.epoch)]
 
     async def test_an_unreadable_registration_counts_as_absent(self, etcd: Etcd, keys: Keys) -> None:
-        for node, value in (("a", b"nonsense"), ("b", b"[]"), ("c", b'{"incarnation": 1, "state": "odd"}')):
-            await etcd.put(keys.node(node), value)
+        odd = b'{"incarnation": 1, "state": "odd"}'
+        for node, value in enumerate((b"nonsense", b"\xff", b"[]", b"[" * 99_999, b'{"incarnation": 1e999}', odd)):
+            await etcd.put(keys.node(f"n{node}"), value)
         watch = PrefixWatch(etcd, keys.prefix)
         members = Members(watch, keys)
         async with watch:
             assert members.all() == []
-            assert members.unreadable == 3
+            assert members.unreadable == 6
 
 
 def _short(member: Member | None) -> str | None:

@@ -7,7 +7,7 @@
 local K = ...
 local errors, turns, operations = K.errors, K.turns, K.operations
 local ready, yield, WAIT = turns.ready, coroutine.yield, turns.WAIT
-local format, load, match, next, pairs, type = string.format, load, string.match, next, pairs, type
+local format, load, match, next, pairs = string.format, load, string.match, next, pairs
 
 local cached = {} -- id -> code
 local fetching = {} -- id -> {waiting threads, stale}

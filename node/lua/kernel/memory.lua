@@ -93,10 +93,14 @@ end
 -- After a step that ended for want of memory: called without a limit. The process that ran is at fault.
 local function recover()
     local thread = turns.current
-    turns.current = nil
     if thread and not thread.process.dead then
         kill(thread.process)
     end
+    local living = { processes.system }
+    for _, process in next, processes.by_pid do
+        living[#living + 1] = process
+    end
+    turns.rebuild(living)
     collect()
 end
 

@@ -9,12 +9,11 @@
 -- its PID is unknown. Watchers are told, and everything it held is given up, by ``end_all``
 -- between turns, outside of any process.
 local K = ...
-local code, errors, operations, sandbox, timers, turns, values =
-    K.code, K.errors, K.operations, K.sandbox, K.timers, K.turns, K.values
+local errors, operations, sandbox, timers, turns = K.errors, K.operations, K.sandbox, K.timers, K.turns
 local config = K.config
 local ENDED = turns.ENDED
 local OUT_OF_MEMORY = K.guards.OUT_OF_MEMORY
-local next, setmetatable, tostring, type, unpack = next, setmetatable, tostring, type, table.unpack
+local next, tostring, unpack = next, tostring, table.unpack
 
 local SLOTS = 64
 local DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -80,6 +79,7 @@ end
 -- The kernel's own threads (answering spawns and calls from outside) belong to this one.
 processes.system = new_record("", { id = "kernel" }, "", nil)
 processes.system.holds = 1
+counters.kernel = nil
 
 local function run_main(process, arguments)
     local f = sandbox.open(process, process.code, process.method)

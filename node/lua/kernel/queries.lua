@@ -1,7 +1,7 @@
 -- Queries: what the node shows of this VM. [46] asks, [54] answers.
 local K = ...
 local delivery, operations, processes, timers, turns = K.delivery, K.operations, K.processes, K.timers, K.turns
-local next, pairs = next, pairs
+local next = next
 
 local function state_of(process)
     if process.queued then
@@ -72,7 +72,7 @@ end
 
 function answers.counters()
     local entries = {}
-    for entry, counts in pairs(processes.counters) do
+    for entry, counts in next, processes.counters do
         local exits = {}
         for reason, number in next, counts.exits do
             exits[reason] = number

@@ -12,7 +12,7 @@ local config = K.config
 local match, next, sub, tonumber = string.match, next, string.sub, tonumber
 
 local MONITOR, LINK = 1, 2
-local OK, NOPROC, NOCONNECTION = operations.OK, operations.NOPROC, operations.NOCONNECTION
+local OK = operations.OK
 local DEADLINE = 5 -- seconds for an answer from another node
 
 local node_prefix = "{" .. config.node .. "@"

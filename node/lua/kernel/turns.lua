@@ -15,12 +15,12 @@
 local K = ...
 local clock = os.clock
 local create, resume, yield = coroutine.create, coroutine.resume, coroutine.yield
-local isyieldable, status = coroutine.isyieldable, coroutine.status
-local collect, error, move = collectgarbage, error, table.move
+local isyieldable = coroutine.isyieldable
+local collect, error, move, next, setmetatable = collectgarbage, error, table.move, next, setmetatable
 
 local WAIT, PREEMPT, ENDED = {}, {}, {} -- what a thread hands the scheduler: nobody else has these tables
 local RESUMES = 64
-local SLICE = 0.0002
+local SLICE = 0.0001
 local STRETCH = 0.25
 local SMALLEST_QUANTUM = 16
 local CLOCK_EVERY = 32
@@ -262,7 +262,7 @@ local function run(seconds)
         local process = ring[head]
         ring[head] = false
         head = head + 1
-        if process.last ~= 0 then
+        if process.last ~= 0 and not process.dead then
             run_turn(process)
         end
         if K.processes.ending > 0 then
@@ -289,6 +289,19 @@ local function run(seconds)
     return true
 end
 
+-- After a step that broke off: what can run is found anew among ``processes``.
+local function rebuild(processes)
+    ring, head, tail = {}, 1, 0
+    turns.current = nil
+    for _, process in next, processes do
+        process.queued = false
+        if process.last ~= 0 then
+            enqueue(process)
+        end
+    end
+end
+
+turns.rebuild = rebuild
 turns.WAIT, turns.PREEMPT, turns.ENDED, turns.KILLED = WAIT, PREEMPT, ENDED, KILLED
 turns.ready, turns.park, turns.can_wait, turns.check_wait, turns.abandon = ready, park, can_wait, check_wait, abandon
 turns.new_thread, turns.point, turns.charge, turns.run = new_thread, point, charge, run

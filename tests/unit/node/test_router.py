@@ -109,6 +109,7 @@ def test_a_message_by_name_reaches_only_the_holder_under_the_same_revision(
     router: Router, names: Names, links: Links
 ) -> None:
     names.held["counter"] = Registered(OWN.decode(), 41, Scope.CONSISTENT)
+    router.applied = lambda: 41
     router.route(message(OWN, name=b"counter", revision=41))
     assert len(items(router)) == 1
     router.route(message(OWN, ref=5, name=b"counter", revision=40))

@@ -1,3 +1,4 @@
+local registry = require("registry")
 local time = require("time")
 
 local HOST = "app:processes"
@@ -144,6 +145,16 @@ local experiments = {
         local reserved = outcome(process.send(pid, "@pid/events", {}))
         assert(process.send(pid, "question", "small"))
         return { refused = refused, reserved = reserved, data = process.inbox():receive():payload():data().data }
+    end,
+
+    -- one good operation and a bad one: neither may be applied
+    bad_change = function(_, entry)
+        local changes = registry.snapshot():changes()
+        changes:create({ id = "app:good", kind = "registry.entry", data = {} })
+        changes:create(entry)
+        local version, err = changes:apply()
+        local good = registry.get("app:good")
+        return { applied = version ~= nil or good ~= nil, kind = err and err:kind(), error = tostring(err) }
     end,
 }
 

@@ -36,7 +36,8 @@ def test_a_bad_value_or_entry_is_refused() -> None:
 def test_a_status_survives_its_stored_form_and_rubbish_is_none() -> None:
     status = OverlayStatus(Verdict.ERROR, 71, 75, 4, "why")
     assert OverlayStatus.decode(status.encode()) == status
-    for raw in (b"", b"[]", b"{}", b'{"status":"fine"}'):
+    endless = b'{"status":"error","mod":1e999,"revision":1,"version":1,"reason":""}'
+    for raw in (b"", b"[]", b"{}", b'{"status":"fine"}', b"[" * 99_999, endless):
         assert OverlayStatus.decode(raw) is None
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from node.host.boundary import Out
-from tests.luaworld import World
+from node.host.boundary import In, Out
+from tests.luaworld import OUTSIDE, World
 
 
 def test_a_library_is_imported_under_its_alias_and_runs_once_per_process(world: World) -> None:
@@ -220,3 +220,22 @@ def test_an_answer_that_is_no_plain_data_never_reaches_a_process() -> None:
     world.handlers[b"demo", b"get"] = lambda: [{b"inside": object()}]
     kind = world.main('local _, err = require("demo").get() return err:kind()', modules=["demo"])
     assert kind == b"Internal"
+
+
+def test_a_process_that_was_ended_while_it_waited_for_code_stays_ended(world: World) -> None:
+    world.entry("app:x", "return { main = function() return 1 end }")
+    package = world.entries.pop(b"app:x")
+    original, world._take = world._take, world.out.append  # type: ignore[method-assign,assignment]
+    world.entries[b"app:x"] = package
+    source = f"process.spawn('app:x', 'app:processes') process.send('{OUTSIDE.decode()}', 'went on')"
+    world.entry("app:asker", f"return {{ main = function() {source} end }}")
+    reference = world.post_spawn("app:asker")
+    world.run()
+    asked = world.out.pop()
+    world.run([In.ANSWER, asked[1], None, [world.entries[b"app:asker"]]])
+    asked = world.out[-1]
+    assert asked[2] == b"app:x"
+    world._take = original  # type: ignore[method-assign]
+    world.run([10, world.reply(reference)[5], OUTSIDE, 0])
+    world.run([In.ANSWER, asked[1], None, [package]])
+    assert world.messages() == []

@@ -1,0 +1,72 @@
+"""Servers that go away and come back: what a node owns stops in time, everything else lives on."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from cluster.errors import ClusterError
+from tests.chaos.nodes import LEASE_TTL, Cluster, eventually
+
+pytestmark = [pytest.mark.servers, pytest.mark.chaos]
+
+NODES = ("n1", "n2")
+AWAY = 10.0
+
+
+async def test_while_etcd_is_away_what_is_owned_stops_before_the_lease_ends_and_runs_again_afterwards(
+    cluster: Cluster,
+) -> None:
+    await cluster.start_all(NODES)
+    owner, _ = await cluster.works()
+    watchers = {name: await cluster.reaches(name) for name in NODES}
+
+    await cluster.servers.etcd.kill()
+    away_since = time.monotonic()
+    node = cluster.nodes[owner]
+    await node.says("owned work is cancelled", within=LEASE_TTL)
+    await node.says("service stopped", within=LEASE_TTL)
+    assert time.monotonic() - away_since < LEASE_TTL, "it stops before its lease can have ended"
+    await eventually(lambda: _passed(away_since, AWAY), within=AWAY, what="etcd was away long enough")
+    assert all(each.process.poll() is None for each in cluster.nodes.values())
+    await cluster.servers.etcd.start()
+
+    await cluster.works(within=15)
+    for name in NODES:
+        assert await cluster.reaches(name, within=15) == watchers[name], "processes that own nothing live on"
+    for name, other in (NODES, NODES[::-1]):
+        assert (await cluster.ask(name, "watch", pid=watchers[other]))["ok"], "the nodes reach each other again"
+    cluster.writes.check_one_owner()
+    assert all("Traceback" not in each.err for each in cluster.nodes.values())
+
+
+async def test_after_a_restart_of_nats_everything_works_and_nothing_hangs(cluster: Cluster) -> None:
+    await cluster.start_all(NODES)
+    owner, pid = await cluster.works()
+    (other,) = [name for name in NODES if name != owner]
+    await cluster.reaches(other)
+    assert (await cluster.ask(other, "watch", pid=pid))["ok"]
+
+    await cluster.servers.nats.kill()
+    for node in cluster.nodes.values():
+        await node.says("NATS disconnected")
+    with pytest.raises(ClusterError):
+        await cluster.ask(other, "seen")
+    await cluster.servers.nats.start()
+
+    for name in NODES:
+        await cluster.reaches(name, within=15)
+    seen = await cluster.ask(other, "seen")
+    assert await cluster.ask(other, "watch", pid=pid) == {"ok": True}, "a link that closed is open again"
+    assert (await cluster.owner()) == (owner, pid), "what runs does not need NATS"
+    for node in cluster.nodes.values():
+        node.check_log()
+    # what was watched over a link that closed is told; over one that went on it is not
+    closed = [line for line in cluster.nodes[other].err.splitlines() if "link closed" in line]
+    assert bool(seen["exits"]) == bool(closed)
+    cluster.writes.check_one_owner()
+
+
+async def _passed(since: float, seconds: float) -> bool:
+    return time.monotonic() - since >= seconds
