@@ -411,12 +411,11 @@ def _default_scope(settings: Settings, embedded: bool) -> Scope:
 
 
 def _probes(settings: Settings, view: NodeView) -> ProbeServer:
-    prometheus = settings.prometheus
-    if prometheus.enabled and prometheus.address:
-        host, _, port = prometheus.address.rpartition(":")
-        return ProbeServer(view, host=host or settings.metrics.host, port=int(port))
-    fixed = settings.metrics.port if settings.metrics.port != 9464 else None
-    return ProbeServer(view, host=settings.metrics.host, port=fixed)
+    metrics, prometheus = settings.metrics, settings.prometheus
+    if not (prometheus.enabled and prometheus.address):
+        return ProbeServer(view, host=metrics.host, first=metrics.port, advertise=metrics.advertise)
+    host, _, port = prometheus.address.rpartition(":")
+    return ProbeServer(view, host=host or metrics.host, port=int(port), advertise=metrics.advertise)
 
 
 class _Env:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -91,13 +92,40 @@ class PortTaken(OSError):
     """No port to listen on; the message says which were tried and what to do."""
 
 
+def _ports(port: int | None, first: int) -> Sequence[int]:
+    """That port and no other, or the first and up to 99 behind it; 0 is any free one."""
+    if port is not None or first == 0:
+        return (port or 0,)
+    return range(first, min(first + LAST_PORT - FIRST_PORT, 65535) + 1)
+
+
+def reachable(host: str) -> str:
+    """Where others reach what listens on ``host``: for "every address", what this machine's name resolves to."""
+    if host not in ("", "0.0.0.0", "::"):
+        return host
+    name = socket.gethostname()
+    try:
+        return socket.gethostbyname(name)
+    except OSError:
+        return name
+
+
 class ProbeServer:
     """The HTTP server of one node. ``async with`` listens; ``address`` is where."""
 
-    def __init__(self, view: NodeView, *, host: str = "127.0.0.1", port: int | None = None) -> None:
+    def __init__(
+        self,
+        view: NodeView,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        first: int = FIRST_PORT,
+        advertise: str = "",
+    ) -> None:
         self._view = view
         self._host = host
-        self._port = port
+        self._advertise = advertise
+        self._ports = _ports(port, first)
         self._metrics = metrics_registry(view.sample)
         self._tasks = Tasks("probes")
         self._server: asyncio.Server | None = None
@@ -113,7 +141,8 @@ class ProbeServer:
     async def __aenter__(self) -> Self:
         self._server = await self._listen()
         port = self._server.sockets[0].getsockname()[1]
-        self.address = f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
+        host = self._advertise or reachable(self._host)
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return self
 
     async def __aexit__(
@@ -124,7 +153,7 @@ class ProbeServer:
         await self._tasks.close()
 
     async def _listen(self) -> asyncio.Server:
-        ports = range(FIRST_PORT, LAST_PORT + 1) if self._port is None else (self._port,)
+        ports = self._ports
         for port in ports:
             try:
                 return await asyncio.start_server(self._accept, self._host, port, limit=MAX_HEAD)

@@ -2,7 +2,7 @@
 """Change the configuration of a running cluster from outside, with the ``etcd3`` package alone.
 
     python set_config.py --etcd http://127.0.0.1:2379 --cluster dev app:limits '{"rate": 5}'
-    python set_config.py --etcd http://127.0.0.1:2379 --cluster dev app:limits --delete
+    python set_config.py app:limits --delete        # of the development cluster that runs in this directory
 
 Puts ``/wippy/<cluster>/config/<ns>:<name>`` and waits until a node has answered in
 ``config-status/``: prints the version that holds it now, or the reason it was refused (and
@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +26,10 @@ from urllib.parse import urlsplit
 # implementation. This must be said before the first import of protobuf, and only in a process of one's own.
 os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
 
-import etcd3
+try:
+    import etcd3
+except ImportError as missing:
+    sys.exit(f"error: {missing}; install what this script needs: pip install 'etcd3==0.12.0' protobuf")
 
 POLL_SECONDS = 0.1
 
@@ -48,8 +52,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("entry", metavar="NS:NAME", help="the entry the configuration is laid over, e.g. app:limits")
     parser.add_argument("value", nargs="?", help="a JSON or YAML mapping, e.g. '{\"rate\": 5}'; null removes a key")
     parser.add_argument("--delete", action="store_true", help="take it away: the entry's base holds again")
-    parser.add_argument("--etcd", required=True, metavar="URL", help="e.g. http://user:password@127.0.0.1:2379")
-    parser.add_argument("--cluster", required=True, metavar="NAME")
+    parser.add_argument("--etcd", metavar="URL", help="e.g. http://user:password@127.0.0.1:2379 [WIPPY_ETCD]")
+    parser.add_argument("--cluster", metavar="NAME", help="the cluster's name [WIPPY_CLUSTER]")
     parser.add_argument(
         "--wait", action=argparse.BooleanOptionalAction, default=True, help="wait for the cluster's answer"
     )
@@ -60,6 +64,19 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.delete == (arguments.value is not None):
         parser.error("expected either a value or --delete")
+    return find_cluster(arguments, parser)
+
+
+def find_cluster(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What the flags leave open comes from the environment, then from the development cluster that runs here."""
+    here = Path.cwd()
+    files = [directory / ".wippy" / "cluster.json" for directory in (here, *here.parents)]
+    file = next((each for each in files if each.is_file()), None)
+    running = json.loads(file.read_text()) if file else {}
+    arguments.etcd = arguments.etcd or os.environ.get("WIPPY_ETCD") or next(iter(running.get("etcd", ())), None)
+    arguments.cluster = arguments.cluster or os.environ.get("WIPPY_CLUSTER") or running.get("cluster")
+    if not arguments.etcd or not arguments.cluster:
+        parser.error("no cluster runs here; name one with --etcd URL --cluster NAME")
     return arguments
 
 

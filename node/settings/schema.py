@@ -188,6 +188,9 @@ class Metrics(Section):
     """The address it listens on."""
     port: Port = 9464
     """The first port tried; a taken one means the next, up to 100 further. 0 = any free port."""
+    advertise: str = ""
+    """The address others reach it at, without port. Unset: ``host``, and when that means every address, this
+    machine's own (what its host name resolves to)."""
     buffer: dict[str, Any] = Field(default_factory=dict)
     """Accepted."""
     interceptor: dict[str, Any] = Field(default_factory=dict)

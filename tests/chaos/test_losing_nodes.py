@@ -88,6 +88,11 @@ async def test_a_frozen_node_comes_back_as_a_new_registration_and_owns_nothing_o
         await cluster.client.send(pid, "who")
     owner, _ = await cluster.owner()
     assert owner == found
+
+    # the node that came back is as good as any: with the other two it takes over again
+    cluster.nodes[found].signal(signal.SIGKILL)
+    await cluster.works(without=found)
+    assert len(cluster.writes.owners()) == 3
     cluster.writes.check_one_owner()
     assert all("Traceback" not in each.err for each in cluster.nodes.values())
 

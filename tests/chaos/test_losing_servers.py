@@ -58,7 +58,9 @@ async def test_after_a_restart_of_nats_everything_works_and_nothing_hangs(cluste
     for name in NODES:
         await cluster.reaches(name, within=15)
     seen = await cluster.ask(other, "seen")
-    assert await cluster.ask(other, "watch", pid=pid) == {"ok": True}, "a link that closed is open again"
+    watchers = {name: await cluster.reaches(name) for name in NODES}
+    for name, peer in (NODES, NODES[::-1]):
+        assert await cluster.ask(name, "watch", pid=watchers[peer]) == {"ok": True}, "a link that closed is open again"
     assert (await cluster.owner()) == (owner, pid), "what runs does not need NATS"
     for node in cluster.nodes.values():
         node.check_log()

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.servers
 ELSEWHERE = {
     "make up": "tests/unit/test_packaging.py (the plan), tests/cluster (what it starts)",
     "make test": "tests/unit/test_packaging.py (the plan), this run",
+    ". .venv/bin/activate": "the shell's own; the tests name the programs by their paths",
+    ".venv/bin/pip install -c constraints.txt -e '.[etcd3]'": "tests/unit/test_packaging.py (the extra)",
 }
 MACHINES = "wippy run . --node "
 """Executed by tests/cluster/test_deploy.py, which takes the lines from the README."""
@@ -50,8 +52,7 @@ def localised(command: str, up: Development) -> list[str]:
     """The command for the cluster of this test: its programs, its addresses."""
     words = shlex.split(command)
     first, metrics = words[0], up.place["nodes"][0]["metrics"].removesuffix("/metrics")
-    programs = {"wippy": list(WIPPY), "python": [sys.executable]}
+    programs = {"wippy": list(WIPPY), ".venv/bin/python": [sys.executable]}
     scripts = {"deploy/operator/set_config.py": str(ROOT / "deploy" / "operator" / "set_config.py")}
-    places = {"http://127.0.0.1:2379": up.place["etcd"][0]}
-    rest = [places.get(word, scripts.get(word, word.replace("http://127.0.0.1:9464", metrics))) for word in words[1:]]
+    rest = [scripts.get(word, word.replace("http://127.0.0.1:9464", metrics)) for word in words[1:]]
     return [*programs.get(first, [first]), *rest]

@@ -191,3 +191,9 @@ def test_the_check_of_everything_is_valid_shell() -> None:
         pytest.skip("bash is not on this machine; install it to check .ci/run")
     subprocess.run([bash, "-n", str(ROOT / ".ci" / "run")], check=True, timeout=30)
     subprocess.run(["sh", "-n", str(FIND_PYTHON)], check=True, timeout=30)
+
+
+def test_the_extra_of_the_operator_script_brings_what_it_imports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert any(each.startswith("etcd3==") for each in project["optional-dependencies"]["etcd3"])
+    assert "etcd3==0.12.0" in (ROOT / "constraints.txt").read_text()

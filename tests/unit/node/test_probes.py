@@ -13,7 +13,7 @@ import structlog
 
 from node import probes
 from node.metrics import NodeSample
-from node.probes import FIRST_PORT, PortTaken, ProbeServer, Target
+from node.probes import FIRST_PORT, PortTaken, ProbeServer, Target, reachable
 
 
 @dataclass
@@ -191,3 +191,9 @@ class TestPorts:
         host, port = server.address.rsplit(":", 1)
         with pytest.raises(OSError, match="onnect"):
             await asyncio.open_connection(host, int(port))
+
+
+@pytest.mark.parametrize("every", ["0.0.0.0", "", "::"])
+def test_every_address_is_told_to_others_as_one_they_can_reach(every: str) -> None:
+    assert reachable(every) not in ("", "0.0.0.0", "::")
+    assert reachable("10.1.2.3") == "10.1.2.3"
