@@ -23,10 +23,10 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """The last ``KEPT`` dead letters of a node."""
+    """The last ``kept`` dead letters of a node; all are counted."""
 
-    def __init__(self) -> None:
-        self._kept: deque[DeadLetter] = deque(maxlen=KEPT)
+    def __init__(self, kept: int = KEPT) -> None:
+        self._kept: deque[DeadLetter] = deque(maxlen=kept)
         self._counts: Counter[str] = Counter()
 
     def add(self, envelope: Envelope, reason: str) -> None:

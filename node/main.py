@@ -50,6 +50,8 @@ log = structlog.get_logger("wippy.node")
 INTERRUPTED = 130
 SETTLE = 10.0
 """Seconds `run -x` waits for the services of the application before it starts its entry."""
+SAME_SIGNAL = 0.02
+"""Seconds within which a second signal is the first one told twice, as ``timeout`` does: to its child and its group."""
 
 
 @dataclass(frozen=True)
@@ -277,7 +279,7 @@ async def _leave_state(parts: Parts) -> None:
         async with asyncio.timeout(2):
             await parts.set_state(NodeState.DRAINING)
     except (ClusterError, TimeoutError) as error:
-        log.warning("could not say that this node is stopping", error=str(error))
+        log.warning("could not say that this node is stopping", error=str(error) or "etcd did not answer within 2 s")
 
 
 async def _give_back_lease(keeper: LeaseKeeper, ownership: Ownership) -> None:
@@ -289,7 +291,7 @@ async def _give_back_lease(keeper: LeaseKeeper, ownership: Ownership) -> None:
         async with asyncio.timeout(3):
             await keeper.revoke()
     except (ClusterError, TimeoutError) as error:
-        log.warning("lease was not revoked; it ends by itself", error=str(error))
+        log.warning("lease was not revoked; it ends by itself", error=str(error) or "etcd did not answer within 3 s")
 
 
 def _etcd(settings: EtcdSettings, place: Place) -> Etcd:
@@ -335,13 +337,18 @@ def _labels(settings: Settings) -> dict[str, str]:
 
 
 def _catch_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    asked_at: float | None = None
+
     def on_signal(number: int) -> None:
-        if stop.is_set():
+        nonlocal asked_at
+        if asked_at is None:
+            asked_at = loop.time()
+        elif loop.time() - asked_at >= SAME_SIGNAL:
             sys.stderr.write("second signal: ending at once\n")
             os._exit(128 + number)
         stop.set()
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
 

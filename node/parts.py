@@ -24,6 +24,7 @@ from cluster.etcd import Etcd, PrefixWatch
 from cluster.events import EventBus
 from cluster.fencing import LeaseKeeper, Phase
 from cluster.keys import Keys
+from cluster.link import Limits
 from cluster.links import Links
 from cluster.members import Member, Members, NodeState, Registration
 from cluster.names import Names, Scope
@@ -35,6 +36,7 @@ from cluster.tasks import Tasks
 from node.admin import Admin
 from node.admin import NodeState as Told
 from node.convergence import Convergence
+from node.deadletters import DeadLetters
 from node.env import EnvRegistry
 from node.host import VmConfig, Watchdog
 from node.hosts import Hosts
@@ -213,8 +215,9 @@ def build_parts(
     members = Members(watch, keys)
     names = Names(etcd, watch, keys, name)
     claims = Claims(etcd, watch, keys, name)
-    links = Links(bus.data, members, subjects, name, max_message=settings.limits.max_message)
-    router = Router(name, incarnation, links, names)
+    link_limits = Limits(timeout=settings.cluster.link_timeout.total_seconds())
+    links = Links(bus.data, members, subjects, name, limits=link_limits, max_message=settings.limits.max_message)
+    router = Router(name, incarnation, links, names, DeadLetters(settings.limits.dead_letters))
     events = EventBus(bus.data, subjects, name, incarnation)
     checker = Checker(MODULES)
     registry = Registry(etcd, watch, keys, name, lambda state: checker.problems(state.entries()), capability=CAPABILITY)
@@ -241,7 +244,7 @@ def build_parts(
             EnvModule(env),
             StoreModule(stores, supervisor.fence_of),
             io,
-            LoggerModule(),
+            LoggerModule(min_level=settings.logmanager.min_level),
             NamesModule(names, name, lambda: keeper.lease.id, default_scope=scope),
         ]
     )
@@ -266,7 +269,8 @@ def build_parts(
         supervisor,
     )
     convergence = Convergence([_Env(env), stores, hosts, supervisor])
-    door = Door(bus.data, subjects, name, incarnation, _Doorman(router, name, incarnation).accept)
+    doorman = _Doorman(router, name, incarnation)
+    door = Door(bus.data, subjects, name, incarnation, doorman.accept, max_message=settings.limits.max_message)
     view = NodeView(
         node=name,
         version=VERSION,

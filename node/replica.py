@@ -178,7 +178,8 @@ class Replica:
                     if self._starting is not None and not self._asked:
                         self._starting.cancel()
                 case StopChild(reason, grace):
-                    self._cancel(reason)
+                    if not self._killed:
+                        self._cancel(reason)
                     self._tasks.start(self._expire(grace), "stop timeout")
                 case KillChild():
                     log.warning(

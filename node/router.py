@@ -50,7 +50,9 @@ class Links(Protocol):
 class Router:
     """Routes envelopes of one node. Runs on the event loop only."""
 
-    def __init__(self, node: str, incarnation: int, links: Links, names: Names) -> None:
+    def __init__(
+        self, node: str, incarnation: int, links: Links, names: Names, dead_letters: DeadLetters | None = None
+    ) -> None:
         self._own = node.encode()
         self._links = links
         self._names = names
@@ -58,9 +60,11 @@ class Router:
         self.ports = Ports(node, incarnation, self.route)
         self.slots: dict[int, Inbox] = {}
         self.hosts: dict[str, Inbox] = {}
-        self.dead_letters = DeadLetters()
+        self.dead_letters = dead_letters or DeadLetters()
         self.messages_in = 0
         """Messages from other nodes, so far."""
+        self.messages_to_ports = 0
+        """Those among them that were for the node itself, not for a Lua process."""
         self.messages_out = 0
         self.malformed = 0
         """Envelopes from other nodes that were none, so far."""
@@ -104,6 +108,8 @@ class Router:
             return
         slot = slot_of(envelope[1])
         if slot == 0:
+            if kind == MESSAGE and node_of(envelope[2]) != self._own:
+                self.messages_to_ports += 1
             if not self.ports.deliver(envelope):
                 self.no_process(envelope)
             return

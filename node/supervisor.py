@@ -494,7 +494,9 @@ class Supervisor:
             del self._running[key]
             self._announce("service.stop", key[0])
             held = self._claims.get(*key)
-            if release and run.claim is not None and held is not None and held.token == run.claim.token:
+            if not release or run.claim is None or not self._lease.may_run_owned(run.claim.lease):
+                return  # it is kept, or ends with a lease that is not renewed any more
+            if held is not None and held.token == run.claim.token:
                 self._released.add(run.claim.token)
                 await self._release(key, run.claim.token)
         finally:

@@ -149,7 +149,7 @@ class NodeView:
         received = sum(host.counters.received for host in self.hosts.stats())
         remote = self.router.messages_in
         return {
-            "local": max(received - remote, 0),
+            "local": max(received - (remote - self.router.messages_to_ports), 0),
             "remote_in": remote,
             "remote_out": self.router.messages_out,
         }

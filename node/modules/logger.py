@@ -16,7 +16,7 @@ import structlog
 
 from node.modules.contract import Answer, Caller, Values, argument, invalid
 
-LEVELS = frozenset({"debug", "info", "warn", "error"})
+LEVELS = {"debug": -1, "info": 0, "warn": 1, "error": 2}
 MAX_TEXT = 8192
 """Bytes of one message that are shown."""
 MAX_FIELDS = 16_384
@@ -31,7 +31,8 @@ class LoggerModule:
     name = "logger"
     deadlines: Mapping[str, timedelta | None] = {}
 
-    def __init__(self, log: Any = None) -> None:
+    def __init__(self, log: Any = None, *, min_level: int = -1) -> None:
+        self._min_level = min_level
         self._log = log if log is not None else structlog.get_logger("wippy.lua")
 
     def call(self, caller: Caller, fn: str, args: Values) -> Answer:
@@ -47,6 +48,8 @@ class LoggerModule:
                 raise invalid(f"logger has no function {fn!r}")
 
     def _emit(self, caller: Caller, level: str, message: Any, fields: Any, name: Any, location: Any) -> None:
+        if LEVELS[level] < self._min_level:
+            return
         record: dict[str, Any] = {"pid": caller.pid_text, "entry": caller.entry}
         if fields:
             record["fields"] = _fields(fields)

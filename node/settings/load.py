@@ -202,6 +202,12 @@ class _Loader:
             self._warn(
                 "prometheus.enabled without prometheus.address: metrics are served at metrics.port", "prometheus"
             )
+        if settings.security.strict_mode:
+            self._warn(
+                "security.strict_mode has no effect in this version: permissions are not checked, "
+                "every process may use the modules its entry lists",
+                "security.strict_mode",
+            )
         if self._problems:
             raise Invalid(self._problems)
         node = settings.relay.node_name or default_node_name(self._directory, socket.gethostname())

@@ -95,7 +95,7 @@ class LogManager(Section):
     """Where log lines go."""
 
     propagate_downstream: bool = True
-    """Write log lines to the console."""
+    """Accepted; log lines always go to the console, from ``logger.level`` upwards."""
     stream_to_events: bool = False
     """Accepted; log lines do not become events."""
     min_level: int = Field(default=-1, ge=-1, le=3)
@@ -106,7 +106,7 @@ class Security(Section):
     """Access control."""
 
     strict_mode: bool = False
-    """Deny when there is no actor or scope to ask."""
+    """Accepted with a warning; permissions are not checked yet."""
 
 
 class Registry(Section):
@@ -126,7 +126,7 @@ class Registry(Section):
     history_schema: str | None = None
     """Accepted."""
     event_wait_timeout: Duration = timedelta(seconds=30)
-    """How long a change waits until the own node has applied it."""
+    """Accepted; a change returns when the own node has applied it, or with an error after two minutes."""
     dependency_resolve_timeout: Duration = timedelta(seconds=20)
     """Accepted; modules come from local directories."""
     dependency_download_timeout: Duration = timedelta(seconds=45)
@@ -332,8 +332,8 @@ class Limits(Section):
     """The largest message, packed, in bytes. NATS must allow more (its ``max_payload``, 1 MiB by default)."""
     mailbox_limit: int = Field(default=100_000, ge=1)
     """Messages that may wait for one process."""
-    mailbox_policy: Literal["reject", "kill"] = "reject"
-    """What a full mailbox means: the message becomes a dead letter, or the process is killed."""
+    mailbox_policy: Literal["reject"] = "reject"
+    """Accepted; a full mailbox refuses the message, which becomes a dead letter. There is no other policy yet."""
     vm_max_memory: Size = 1024**3
     """Bytes one host (a Lua VM with all its processes) may hold."""
     dead_letters: int = Field(default=1000, ge=0)

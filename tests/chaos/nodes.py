@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -52,9 +52,11 @@ async def eventually(probe: Callable[[], Awaitable[T]], *, within: float, what: 
 class Node(Program):
     """One ``wippy run`` of the chaos app."""
 
-    def __init__(self, directory: Path, name: str, servers: EmbeddedServers, cluster: str, *options: str) -> None:
+    def __init__(
+        self, directory: Path, name: str, servers: EmbeddedServers, cluster: str, *options: str, etcd: str = ""
+    ) -> None:
         number = len(list(directory.glob(f"{name}.*.err"))) + 1
-        urls = ("--nats", servers.nats_url, "--etcd", servers.etcd_url, "--cluster", cluster)
+        urls = ("--nats", servers.nats_url, "--etcd", etcd or servers.etcd_url, "--cluster", cluster)
         command = [*WIPPY, "run", str(APP), "--node", name, *urls, "--set", "metrics.port=0", *options]
         super().__init__(command, directory, f"{name}.{number}")
         self.name = name
@@ -74,15 +76,13 @@ class Node(Program):
         await self.says("node ready", within)
 
     async def says(self, text: str, within: float = 10.0) -> None:
-        """Wait until the log has ``text``."""
-
-        async def probe() -> bool:
-            return text in self.err
-
-        try:
-            await eventually(probe, within=within, what=f"{self.name} logs {text!r}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}; its log:\n{self.err}") from None
+        """Wait until the log has ``text``; a node that has ended says nothing more."""
+        deadline = time.monotonic() + within
+        while text not in self.err:
+            ended = self.process.poll()
+            if (ended is not None and text not in self.err) or time.monotonic() > deadline:
+                raise AssertionError(f"{self.name} (exit code {ended}) did not log {text!r}; its log:\n{self.err}")
+            await asyncio.sleep(0.05)
 
     async def ended(self, within: float) -> int:
         """Wait for its end; the exit code."""
@@ -158,9 +158,9 @@ class Cluster:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    def start(self, name: str, *options: str) -> Node:
-        """Start a node, not waiting for it; also one whose name an earlier process had."""
-        node = self.nodes[name] = Node(self.directory, name, self.servers, self.name, *options)
+    def start(self, name: str, *options: str, etcd: str = "") -> Node:
+        """Start a node, not waiting for it; also one whose name an earlier process had. ``etcd``: its way there."""
+        node = self.nodes[name] = Node(self.directory, name, self.servers, self.name, *options, etcd=etcd)
         return self._stack.enter_context(node)
 
     async def start_all(self, names: Iterable[str], *options: str) -> None:
@@ -216,13 +216,6 @@ async def chaos_cluster(servers: EmbeddedServers, name: str, directory: Path) ->
             try:
                 yield cluster
             except BaseException:
-                for file in sorted(directory.glob("*.err")):
-                    print(f"---- {file.name}\n{file.read_text(errors='replace')[-6000:]}")
+                for node in cluster.nodes.values():
+                    print(f"---- {node.name}\n{node.err[-6000:]}")
                 raise
-
-
-@contextmanager
-def stopwatch() -> Any:
-    """Seconds since it was entered, as a function."""
-    began = time.monotonic()
-    yield lambda: time.monotonic() - began

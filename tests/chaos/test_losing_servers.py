@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
 
 from cluster.errors import ClusterError
 from tests.chaos.nodes import LEASE_TTL, Cluster, eventually
+from tests.integration.etcd.proxy import Proxy
 
 pytestmark = [pytest.mark.servers, pytest.mark.chaos]
 
@@ -39,6 +41,37 @@ async def test_while_etcd_is_away_what_is_owned_stops_before_the_lease_ends_and_
         assert (await cluster.ask(name, "watch", pid=watchers[other]))["ok"], "the nodes reach each other again"
     cluster.writes.check_one_owner()
     assert all("Traceback" not in each.err for each in cluster.nodes.values())
+
+
+async def test_a_node_that_is_cut_off_from_etcd_stops_owning_before_another_takes_over(cluster: Cluster) -> None:
+    async with Proxy(cluster.servers.etcd.port) as way:
+        cut_off = cluster.start("n1", etcd=way.url)
+        await cut_off.ready()
+        owner, _ = await cluster.works()
+        assert owner == "n1"
+        await cluster.start_all(["n2"])
+        watcher = await cluster.reaches("n1")
+        former = await cluster.members()
+
+        await way.cut()
+        cut_at = time.monotonic()
+        await cluster.works(without="n1", within=LEASE_TTL + 3)
+        assert "service stopped" in cut_off.err, "the former owner had ended by then"
+        assert "n1" not in await cluster.members()
+        await eventually(lambda: _passed(cut_at, AWAY), within=AWAY, what="the way was cut long enough")
+        assert cut_off.process.poll() is None
+
+        await way.mend()
+        await cut_off.says("node registered again", within=15)
+        assert await cluster.reaches("n1") == watcher
+        now = await cluster.members()
+        assert now["n1"].epoch > former["n1"].epoch
+        assert (await cluster.owner())[0] == "n2"
+        cluster.writes.check_one_owner()
+        assert "Traceback" not in cut_off.err
+        # its process must end while there is a way to etcd
+        cut_off.signal(signal.SIGTERM)
+        assert await cut_off.ended(within=10) == 0
 
 
 async def test_after_a_restart_of_nats_everything_works_and_nothing_hangs(cluster: Cluster) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.nodes import APP, Cluster, Node, eventually
-from tests.cluster.processes import WIPPY, wippy
+from tests.cluster.processes import wippy
 
 pytestmark = [pytest.mark.servers, pytest.mark.chaos]
 
@@ -117,10 +117,10 @@ async def test_what_a_node_can_not_start_with_is_one_clear_error(cluster: Cluste
     ended = wippy(tmp_path, "run", "bad", "--node", "n1", *urls, code=1)
     assert "app:x" in ended.stderr
     port = cluster.servers.nats.port
-    ended = wippy(tmp_path, "run", str(APP), "--node", "n1", *urls, "--set", f"metrics.port={port}", code=1)
+    taken = ("--set", "prometheus.enabled=true", "--set", f"prometheus.address=127.0.0.1:{port}")
+    ended = wippy(tmp_path, "run", str(APP), "--node", "n1", *urls, *taken, code=1)
     assert f"port {port} is taken" in ended.stderr
     assert not await cluster.members()
-    assert WIPPY
 
 
 async def test_a_joining_node_with_other_files_says_once_what_differs(cluster: Cluster) -> None:

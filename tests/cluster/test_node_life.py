@@ -69,6 +69,15 @@ class TestStop:
         (written,) = [record for record in records(node.err) if record["message"] == "the book is closed"]
         assert written["written"] is True
 
+    def test_one_signal_told_twice_is_one(self, binaries: None, tmp_path: Path) -> None:
+        with Program([*WIPPY, "run"], copied("ledger", tmp_path), "node") as node:
+            node.until(lambda: "the book is open" in node.err)
+            for each in (signal.SIGINT, signal.SIGTERM):  # as `timeout` tells its child, and then the child's group
+                node.process.send_signal(each)
+            assert node.process.wait(20) == 0
+        assert "the book is closed" in node.err
+        assert "ending at once" not in node.err
+
     def test_a_node_that_is_killed_takes_its_embedded_servers_along(self, binaries: None, tmp_path: Path) -> None:
         app = copied("ledger", tmp_path)
         with Program([*WIPPY, "run"], app, "node") as node:
@@ -116,7 +125,9 @@ class TestProbes:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
-            ended = wippy(copied("ledger", tmp_path), "run", "--set", f"metrics.port={port}", code=1)
+            sets = ["prometheus.enabled=true", f"prometheus.address=127.0.0.1:{port}"]
+            arguments = [part for text in sets for part in ("--set", text)]
+            ended = wippy(copied("ledger", tmp_path), "run", *arguments, code=1)
         (error,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
         assert str(port) in error
 

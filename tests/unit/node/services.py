@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from cluster.claims import Claim, ClaimState
 from cluster.envelope import Kind, Status, error_map
@@ -215,9 +216,34 @@ class Services:
         self.host, self.claims, self.members, self.lease = Host(), Claims(), Members(NODE, *others), Lease()
         self.announced: list[tuple[str, str]] = []
         surroundings: Any = (self.host.ports, self.claims, self.members, Keys("c"), self.lease)
-        self.supervisor = Supervisor(
-            NODE, 1, *surroundings, lambda name: None, lambda *told: self.announced.append(told)
-        )
+        self.supervisor = Supervisor(NODE, 1, *surroundings, lambda name: None, self._announce)
+        self._running: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self.supervisor.open()
+        self._running = asyncio.ensure_future(self.supervisor.run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._running is not None
+        problem = self._running.exception() if self._running.done() else None
+        self._running.cancel()
+        self.claims.error, self.host.obeys = None, True
+        for pid in self.host.alive:
+            self.host.exit(pid)
+        stopping = asyncio.ensure_future(self.supervisor.stop("test over"))
+        await turns()
+        while self.host.asked:
+            self.host.refuse("test over")
+            await turns()
+        await stopping
+        if problem is not None:
+            raise problem
+
+    def _announce(self, kind: str, service: str) -> None:
+        self.announced.append((kind, service))
 
     async def have(self, *entries: Entry) -> None:
         state: Any = State(*entries)

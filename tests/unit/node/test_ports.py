@@ -8,7 +8,7 @@ import pytest
 
 from cluster.envelope import Kind
 from cluster.errors import CallTimeout
-from node.ports import Exit, Port, Refused
+from node.ports import Port, Refused
 from tests.unit.node.services import Host, turns
 
 
@@ -85,7 +85,3 @@ async def test_noproc_names_the_process() -> None:
     port.deliver([int(Kind.REPLY), port.pid, b"{n2@h|1-1}", 64, 2, None])
     with pytest.raises(Refused, match=r"no process \{n2@h\|1-1\}"):
         await asking
-
-
-def test_an_exit_is_plain_data() -> None:
-    assert Exit(b"p", None, None) == Exit(b"p", None, None)

@@ -168,3 +168,52 @@ async def test_a_closed_port_is_no_process_any_more(router: Router, links: Links
     port.close()
     router.route([int(Kind.MESSAGE), port.pid, b"{n2@app:processes|1-3}", 8, b"topic", [], b"", 0])
     assert links.sent[-1][1][4] == int(Status.NOPROC)
+
+
+def test_a_message_by_name_is_taken_when_the_senders_watch_is_ahead_of_ours(router: Router, names: Names) -> None:
+    router.applied = lambda: 40
+    router.route(message(OWN, name=b"counter", revision=41))
+    assert len(items(router)) == 1
+
+
+def test_a_local_name_works_without_a_lease_and_a_cluster_name_does_not(router: Router, names: Names) -> None:
+    router.by_name_allowed = lambda lease: False
+    router.applied = lambda: 41
+    names.held["here"] = Registered(OWN.decode(), 0, Scope.LOCAL)
+    names.held["counter"] = Registered(OWN.decode(), 41, Scope.CONSISTENT)
+    router.route(message(OWN, name=b"here"))
+    router.route(message(OWN, name=b"counter", revision=41))
+    assert [item[6] for item in items(router)] == [b"here"]
+    assert router.dead_letters.counts() == {"stale_name": 1}
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        [1, OWN, b"", 0],
+        [1, OWN, b"", 0, b"topic", 5, b"", 0],
+        [1, None, b"", 0, b"topic", [], b"", 0],
+        [4, OWN, 3, 7],
+        [99, OWN, b"", 0],
+        [3, b"{n1@node:test|7-1s}", b"", "x", 0, None],
+    ],
+)
+def test_a_malformed_envelope_does_not_take_the_next_one_with_it(router: Router, envelope: list[Any]) -> None:
+    good = message(OWN)
+    router.from_link("n2", [envelope, good])
+    assert items(router) == [good]
+    assert router.malformed == 1
+
+
+def test_made_up_nodes_do_not_fill_the_memory(router: Router) -> None:
+    for number in range(10_000):
+        router.route(message(b"{x%d@app:processes|4-2}" % number))
+    assert len(router._texts) <= 4096
+
+
+def test_messages_of_other_nodes_are_counted_apart_when_they_are_for_the_node_itself(router: Router) -> None:
+    port = router.ports.open("node:test")
+    for to in (OWN, OWN, port.pid):
+        router.from_link("n2", [[int(Kind.MESSAGE), to, b"{n2@app:processes|1-3}", 0, b"topic", [], b"", 0]])
+    port.cast([int(Kind.MESSAGE), port.pid, b"{n1@app:processes|1-3}", 0, b"topic", [], b"", 0])
+    assert (router.messages_in, router.messages_to_ports) == (3, 1)

@@ -61,6 +61,14 @@ def test_any_fields_are_taken(log: Any, fields: Any) -> None:
     assert log("info", b"m", fields)[0]["event"] == "m"
 
 
+async def test_lines_below_the_least_level_are_left_out(asking: Any, vm: Any) -> None:
+    asker = await asking(LoggerModule(min_level=1))
+    with structlog.testing.capture_logs() as records:
+        for fn in ("debug", "info", "print", "warn", "error"):
+            asker.dispatcher.take(vm, [51, PID, b"app:main", b"logger", fn.encode(), [fn.encode()]])
+    assert [record["event"] for record in records] == ["warn", "error"]
+
+
 def test_fields_come_in_the_same_order_in_every_run(log: Any) -> None:
     fields = {b"to": 1, 10: 2, b"at": {b"z": 1, b"a": 2}, True: 3, 2: 4}
     (record,) = log("info", b"m", fields)

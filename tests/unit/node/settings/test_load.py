@@ -1,3 +1,4 @@
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -207,6 +208,11 @@ class TestTheOriginalsKeys:
         warnings = load(tmp_path, "otel: {enabled: true}\nprofiler: {}\nlua: {cache: {enabled: true}}\n").warnings
         assert [warning.field for warning in warnings] == ["otel"]
 
+    def test_a_protection_that_is_not_there_is_warned_about(self, tmp_path: Path) -> None:
+        (warning,) = load(tmp_path, "security: {strict_mode: true}\n").warnings
+        assert "permissions are not checked" in warning.message
+        assert load(tmp_path, "security: {strict_mode: false}\n").warnings == ()
+
     def test_prometheus_without_address_is_warned_about(self, tmp_path: Path) -> None:
         assert len(load(tmp_path, "prometheus: {enabled: true}\n").warnings) == 1
         assert load(tmp_path, 'prometheus: {enabled: true, address: "localhost:9090"}\n').warnings == ()
@@ -223,6 +229,19 @@ class TestReplacements:
 
 
 class TestDescribe:
+    def test_every_setting_is_used_or_said_to_have_no_effect(self) -> None:
+        node = Path(__file__).parents[4] / "node"
+        code = "".join(file.read_text() for file in node.rglob("*.py") if "settings" not in file.parts)
+        loading = (node / "settings" / "load.py").read_text()
+        unused = [
+            setting.path
+            for setting in describe()
+            if not setting.text.startswith("Accepted")
+            and not re.search(rf"\.{setting.path.rpartition('.')[2]}\b", code)
+            and f'"{setting.path}"' not in loading
+        ]
+        assert unused == []
+
     def test_every_setting_is_described(self) -> None:
         found = {setting.path: setting for setting in describe()}
         assert found["cluster.lease_ttl"].default == "5s"

@@ -1,0 +1,187 @@
+"""Queries of clients: each has exactly one answer, whatever it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import pytest
+
+from cluster.envelope import Kind, Status, to_text
+from cluster.errors import MessageTooBig
+from cluster.names import Registered, Scope
+from cluster.tasks import Tasks
+from node import admin
+from node.admin import Admin, NodeState
+from node.ports import Ports
+from tests.unit.node.services import turns
+
+HOLDER, NEXT = b"{n1@app:processes|1-1}", b"{n2@app:processes|1-1}"
+
+
+class World:
+    """A node around its admin: ``react`` answers the envelopes that go out."""
+
+    def __init__(self) -> None:
+        self.ports = Ports("n1", 1, self.route)
+        self.names: dict[str, Registered] = {}
+        self.routed: list[list[Any]] = []
+        self.react: Callable[[list[Any]], None] = lambda envelope: None
+        self.limit = 1_000_000
+        self.processes: Any = []
+        self.tasks = Tasks("test")
+        state = NodeState("n1", dict, self.list, self.inspect, dict, list, list)
+        names: Any = self
+        self.admin = Admin(state, self.ports, names, self.tasks)
+
+    def lookup(self, name: str) -> Registered | None:
+        return self.names.get(name)
+
+    def all(self) -> list[tuple[str, Registered]]:
+        return list(self.names.items())
+
+    async def list(self) -> Any:
+        if isinstance(self.processes, Exception):
+            raise self.processes
+        return self.processes
+
+    async def inspect(self, pid: str) -> None:
+        return None
+
+    def route(self, envelope: list[Any]) -> None:
+        if not self.ports.deliver(envelope):
+            self.routed.append(envelope)
+            self.react(envelope)
+
+    def answer(self, asked: list[Any], status: Status, value: Any = None) -> None:
+        self.route([int(Kind.REPLY), asked[2], asked[1], asked[3], int(status), value])
+
+    async def ask(self, **query: Any) -> Any:
+        """The answer to a query: the value, or the error's map."""
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        async def answer(packed: bytes) -> None:
+            if len(packed) > self.limit:
+                raise MessageTooBig(len(packed), self.limit)
+            answered.set_result(to_text(msgpack.unpackb(packed, raw=True)))
+
+        self.admin.on_query(msgpack.packb(query), answer)
+        async with asyncio.timeout(5):
+            found = await answered
+        return found["value"] if found["ok"] else found["error"]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({}, "text field 'op'"),
+        ({"op": "fly"}, "unknown op 'fly'"),
+        ({"op": "send"}, "text field 'to'"),
+        ({"op": "send", "to": "x", "topic": "@x"}, "reserved"),
+        ({"op": "send", "to": "{x", "topic": "t"}, "PID"),
+        ({"op": "spawn", "host": "app:h", "id": "app:p", "args": 5}, "list 'args'"),
+        ({"op": "spawn", "host": "app:h", "id": "app:p", "timeout": "soon"}, "timeout in seconds"),
+        ({"op": "spawn", "host": "app:h", "id": "app:p", "timeout": 1e9}, "0 to 300"),
+        ({"op": "spawn", "host": "app:h", "id": "app:p", "timeout": float("nan")}, "0 to 300"),
+    ],
+)
+async def test_a_query_that_makes_no_sense_is_refused_with_what_it_lacks(
+    world: World, query: dict[str, Any], message: str
+) -> None:
+    error = await world.ask(**query)
+    assert error["code"] == "invalid"
+    assert message in error["message"]
+    assert world.routed == []
+
+
+async def test_what_is_no_msgpack_is_refused_too(world: World) -> None:
+    answers: list[bytes] = []
+
+    async def answer(packed: bytes) -> None:
+        answers.append(packed)
+
+    world.admin.on_query(b"\xc1", answer)
+    await turns()
+    assert b"not msgpack" in answers[0]
+
+
+async def test_an_answer_that_does_not_fit_is_an_error_that_says_so(world: World) -> None:
+    world.processes, world.limit = ["x" * 2000], 1000
+    error = await world.ask(op="list")
+    assert error["code"] == "too_big"
+    assert "1000 that fit" in error["message"]
+
+
+async def test_a_host_that_does_not_answer_is_a_timeout(world: World) -> None:
+    world.processes = TimeoutError()
+    assert (await world.ask(op="list"))["code"] == "timeout"
+
+
+async def test_a_name_nobody_has_is_noproc(world: World) -> None:
+    assert (await world.ask(op="send", to="counter", topic="t"))["code"] == "noproc"
+
+
+async def test_a_name_that_changed_hands_is_resolved_once_more(world: World) -> None:
+    world.names["counter"] = Registered(HOLDER.decode(), 5, Scope.CONSISTENT)
+
+    def react(envelope: list[Any]) -> None:
+        if envelope[1] == HOLDER:
+            world.answer(envelope, Status.STALE_NAME)
+            world.names["counter"] = Registered(NEXT.decode(), 9, Scope.CONSISTENT)
+        else:
+            assert envelope[6:] == [b"counter", 9]
+            world.answer(envelope, Status.OK)
+
+    world.react = react
+    assert await world.ask(op="send", to="counter", topic="t", payload=1) == {"pid": NEXT.decode()}
+    assert [envelope[1] for envelope in world.routed] == [HOLDER, NEXT]
+
+
+async def test_a_name_that_stays_stale_is_told_and_sent_no_third_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "NAME_MOVES", 0.0)
+    world.names["counter"] = Registered(HOLDER.decode(), 5, Scope.CONSISTENT)
+    world.react = lambda envelope: world.answer(envelope, Status.STALE_NAME)
+    assert (await world.ask(op="send", to="counter", topic="t"))["code"] == "stale_name"
+    assert len(world.routed) == 2
+
+
+async def test_a_call_returns_the_first_message_that_comes_back(world: World) -> None:
+    def react(envelope: list[Any]) -> None:
+        world.answer(envelope, Status.OK)
+        world.route([int(Kind.MESSAGE), envelope[2], HOLDER, 0, b"count", [3], b"", 0])
+
+    world.react = react
+    answer = await world.ask(op="call", to=HOLDER.decode(), topic="get", payload={})
+    assert (answer["from"], answer["topic"], answer["payloads"]) == (HOLDER.decode(), "count", [3])
+
+
+async def test_a_call_nobody_answers_ends_at_its_deadline(world: World) -> None:
+    world.react = lambda envelope: world.answer(envelope, Status.OK)
+    assert (await world.ask(op="call", to=HOLDER.decode(), topic="get", timeout=0.02))["code"] == "timeout"
+
+
+async def test_a_function_call_carries_its_deadline(world: World) -> None:
+    world.react = lambda envelope: world.answer(envelope, Status.OK, 7)
+    assert await world.ask(op="call_function", id="app:total", timeout=2) == 7
+    assert world.routed[0][6] == {b"timeout": 2000}
+
+
+async def test_more_queries_than_may_wait_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "MAX_WAITING", 0)
+    assert (await world.ask(op="names"))["code"] == "busy"
+
+
+async def test_a_query_that_waits_when_the_node_stops_is_told(world: World) -> None:
+    asking = asyncio.ensure_future(world.ask(op="call", to=HOLDER.decode(), topic="get"))
+    await turns()
+    await world.tasks.close()
+    assert (await asking)["code"] == "stopping"
