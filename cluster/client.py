@@ -49,7 +49,8 @@ class QueryFailed(ClusterError):
         self.node = node
 
     def __str__(self) -> str:
-        return self.message if self.message.startswith(self.code) or not self.code else f"{self.code}: {self.message}"
+        is_said = self.code in ("", "error") or self.message.startswith(self.code)
+        return self.message if is_said else f"{self.code}: {self.message}"
 
 
 class NoNodes(Unavailable):
@@ -79,7 +80,10 @@ class Answers:
 
 
 class Client:
-    """A connection to one cluster. Use it with ``async with``; ``gateway`` names the node to go through."""
+    """A connection to one cluster. Use it with ``async with``; ``gateway`` names the node to go through.
+
+    ``connect_timeout`` is how long NATS may take to let us in and etcd to answer a request.
+    """
 
     def __init__(
         self,
@@ -109,7 +113,9 @@ class Client:
             connect_timeout=connect_timeout,
         )
         self._is_connected = False
-        self.etcd = Etcd(etcd_urls, user=etcd_user, password=etcd_password, tls=etcd_tls)
+        self._attempts = 0
+        self._refusal = Unavailable()
+        self.etcd = Etcd(etcd_urls, user=etcd_user, password=etcd_password, tls=etcd_tls, timeout=connect_timeout)
         self._connecting = asyncio.Lock()
         self._scope = AsyncExitStack()
 
@@ -123,6 +129,16 @@ class Client:
     ) -> None:
         await self._scope.__aexit__(kind, error, trace)
 
+    async def check(self) -> None:
+        """See that etcd answers and that the gateway asked for exists. Raises Unavailable with what to do."""
+        try:
+            await self.etcd.revision()
+        except Unavailable as error:
+            why = str(error).removeprefix(f"{READ_REVISION}: ")
+            raise Unavailable(f"{why}, or name another one with --etcd URL") from None
+        if self._gateway is not None:
+            await self.member(self._gateway)
+
     # looking
 
     async def nodes(self) -> list[Member]:
@@ -135,8 +151,13 @@ class Client:
         return members
 
     async def ask_all(self, op: str, *, timeout: float = LISTING_TIMEOUT, **query: Any) -> Answers:
-        """The same query to every node that has not gone; one that fails is in ``silent`` with the reason."""
+        """The same query to every node that has not gone; one that fails is in ``silent`` with the reason.
+
+        Raises Unavailable when NATS does not answer.
+        """
         members = await self.nodes()
+        if members:
+            await self._connected()
         answers = await asyncio.gather(
             *(self._ask(member, op, query, timeout) for member in members), return_exceptions=True
         )
@@ -153,7 +174,16 @@ class Client:
 
     async def ask(self, node: str, op: str, *, timeout: float = DEFAULT_TIMEOUT, **query: Any) -> Any:
         """One query to one node."""
-        return await self._ask(await self._member(node), op, query, timeout)
+        return await self._ask(await self.member(node), op, query, timeout)
+
+    async def member(self, node: str) -> Member:
+        """The registered node of that name. Raises NoNodes, naming those there are."""
+        members = await self.nodes()
+        for member in members:
+            if member.node == node:
+                return member
+        known = ", ".join(member.node for member in members) or "none at all"
+        raise NoNodes(f"node {node!r} is not in cluster {self.cluster!r}; there: {known}")
 
     async def ps(self) -> Answers:
         """The processes of every node: lists of maps."""
@@ -202,7 +232,10 @@ class Client:
     async def _through(self, op: str, timeout: float, **query: Any) -> Any:
         """Ask the gateway. One that nobody answers for has accepted nothing, so the next is asked."""
         missing: Unavailable | None = None
-        for member in await self._gateways():
+        gateways = await self._gateways()
+        if gateways:
+            await self._connected()
+        for member in gateways:
             try:
                 return await self._ask(member, op, query, timeout)
             except Unavailable as error:
@@ -211,19 +244,11 @@ class Client:
 
     async def _gateways(self) -> list[Member]:
         if self._gateway is not None:
-            return [await self._member(self._gateway)]
+            return [await self.member(self._gateway)]
         members = await self.nodes()
         return [m for m in members if m.state is NodeState.READY] or [
             m for m in members if m.state is not NodeState.JOINING
         ]
-
-    async def _member(self, node: str) -> Member:
-        members = await self.nodes()
-        for member in members:
-            if member.node == node:
-                return member
-        known = ", ".join(member.node for member in members) or "none at all"
-        raise NoNodes(f"node {node!r} is not in cluster {self.cluster!r}; there: {known}")
 
     async def _ask(self, member: Member, op: str, query: dict[str, Any], timeout: float) -> Any:
         raw = msgpack.packb(

@@ -23,7 +23,7 @@ from cluster.errors import CallTimeout, ClusterError, MessageTooBig
 from cluster.names import Names
 from cluster.pid import Pid, host_address, is_pid
 from cluster.tasks import Tasks
-from node.ports import Port, Ports, Refused
+from node.ports import Exit, Port, Ports, Refused
 
 log = structlog.get_logger("wippy.admin")
 
@@ -167,11 +167,14 @@ class Admin:
     async def _call(self, query: Query) -> Any:
         timeout = _timeout(query)
         port = self._ports.open("node:client")
+        failed: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        port.on_exit = lambda ended: _note_failure(failed, ended)
         try:
             try:
                 async with asyncio.timeout(timeout):
                     pid = await self._deliver(port, query, timeout)
-                    sender, topic, reply = await port.messages.get()
+                    self._tasks.start(_watch(port, pid, timeout), "watch callee")
+                    sender, topic, reply = await _first_reply(port, failed)
             except TimeoutError:
                 raise CallTimeout(f"call to {query['to']}", timeout) from None
             return {"pid": pid, "from": sender, "topic": topic, "payloads": reply}
@@ -247,6 +250,36 @@ class Admin:
         if held is None:
             raise NotFound(f"noproc: no process is registered as {target!r}; `wippy names` shows the names")
         return held.pid.encode(), target, held.revision
+
+
+async def _watch(port: Port, pid: bytes, timeout: float) -> None:
+    """Monitor the callee, so that a caller need not wait for one that failed. Its end may be told already."""
+    try:
+        await port.request(Kind.MONITOR, pid, timeout=timeout)
+    except (Refused, CallTimeout) as error:
+        log.debug("callee is not watched", pid=pid.decode(), reason=str(error))
+
+
+def _note_failure(failed: asyncio.Future[Exit], ended: Exit) -> None:
+    """A callee that returned may have left the answer to another process; one that failed has not answered."""
+    if ended.error is not None and not failed.done():
+        failed.set_result(ended)
+
+
+async def _first_reply(port: Port, failed: asyncio.Future[Exit]) -> tuple[bytes, bytes, list[Any]]:
+    """The first message to the port. Raises Refused when the callee fails before there is one."""
+    async with Tasks("call") as tasks:
+        reply = tasks.start(port.messages.get(), "reply")
+        waited: set[asyncio.Future[Any]] = {reply, failed}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if reply.done():
+            return reply.result()
+        if not port.messages.empty():
+            return port.messages.get_nowait()
+        ended = failed.result()
+    error = ended.error or {}
+    message = f"process {ended.pid.decode()} failed before it answered: {error.get('message', 'no reason given')}"
+    raise Refused(Status.ERROR, {**error, "message": message})
 
 
 def _packed(answer: dict[str, Any]) -> bytes:

@@ -1,6 +1,7 @@
 """Writes the reference pages that are made from the program: ``python -m tests.docs``.
 
-``docs/cli.md`` from the verbs, ``docs/configuration.md`` from the settings. A test compares.
+``docs/cli.md`` from the verbs, ``docs/configuration.md`` from the settings, ``docs/kinds.md`` from the models of the
+kinds. A test compares.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import typer.main
 from node.cli.app import build
 from node.settings import ENVIRONMENT
 from node.settings.describe import describe
+from tests.kinds import kinds_page, sentence
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -58,12 +60,12 @@ def _verbs(command: Any, path: str) -> Iterator[str]:
     options = [parameter for parameter in shown if parameter.param_type_name == "option" and not _is_place(parameter)]
     usage = " ".join([path, *(_metavar(argument) for argument in arguments)])
     yield f"## `{usage}`\n"
-    yield f"{_sentence(command.help)}\n"
+    yield f"{sentence(command.help)}\n"
     rows = [(f"`{_metavar(each)}`", each.help) for each in arguments if each.help]
     rows += [(f"`{_flags(each)}`", each.help) for each in options]
     if rows:
         yield "| | |\n|--|--|"
-        yield "\n".join(f"| {name} | {_sentence(text)} |".replace("PID|NAME", r"PID\|NAME") for name, text in rows)
+        yield "\n".join(f"| {name} | {sentence(text)} |".replace("PID|NAME", r"PID\|NAME") for name, text in rows)
         yield ""
 
 
@@ -81,10 +83,6 @@ def _flags(option: Any) -> str:
     return names if option.is_flag else f"{names} {option.metavar or 'VALUE'}"
 
 
-def _sentence(text: str | None) -> str:
-    return " ".join((text or "").split()).replace("|", r"\|").replace("``", "`")
-
-
 def configuration_page() -> str:
     """Every setting, its default and its environment variable."""
     parts = [CONFIGURATION]
@@ -95,13 +93,13 @@ def configuration_page() -> str:
             parts.append(f"\n## {head}\n\n| setting | default | |\n|--|--|--|\n")
             section = head
         default = f"`{setting.default}`" if setting.default else ""
-        parts.append(f"| `{setting.path}` | {default} | {_sentence(setting.text)} |\n")
+        parts.append(f"| `{setting.path}` | {default} | {sentence(setting.text)} |\n")
     parts.append("\n## Environment\n\n| variable | setting |\n|--|--|\n")
     parts += [f"| `{name}` | `{path}` |\n" for name, path in ENVIRONMENT.items()]
     return "".join(parts)
 
 
-PAGES = {"cli.md": cli_page, "configuration.md": configuration_page}
+PAGES = {"cli.md": cli_page, "configuration.md": configuration_page, "kinds.md": kinds_page}
 
 
 def main() -> None:

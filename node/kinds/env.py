@@ -19,6 +19,13 @@ def check_variable(name: str) -> str:
     return "" if _VARIABLE.fullmatch(name) else f"expected letters, digits and _ only, got {name!r}"
 
 
+class Octal(int):
+    """A number that is shown as permissions are written: 0644."""
+
+    def __str__(self) -> str:
+        return f"0{self:o}"
+
+
 def _file_mode(value: Any) -> Any:
     """A mode may be written ``0600`` (YAML reads octal) or as the text ``"0600"``."""
     if isinstance(value, str) and _OCTAL.fullmatch(value):
@@ -41,6 +48,7 @@ class StaticStorage(KindModel):
     """Values given in the entry, read only."""
 
     values: dict[str, PlainText] = Field(default_factory=dict)
+    """The values by name."""
 
 
 class FileStorage(KindModel):
@@ -50,14 +58,17 @@ class FileStorage(KindModel):
     """Relative to the project."""
     auto_create: bool = False
     """Make the file, and its directory, when it is missing."""
-    file_mode: FileMode = 0o644
-    dir_mode: FileMode = 0o755
+    file_mode: FileMode = Octal(0o644)
+    """The permissions of the file."""
+    dir_mode: FileMode = Octal(0o755)
+    """The permissions of a directory it makes."""
 
 
 class RouterStorage(KindModel):
     """Several storages as one: the first that has a value answers, the first of all is written to."""
 
     storages: list[Ref] = Field(min_length=1)
+    """``env.storage.*`` entries, in the order they are asked."""
 
 
 class Variable(KindModel):
@@ -66,8 +77,11 @@ class Variable(KindModel):
     variable: str | None = None
     """The public name, unique; without one the value is reached by the entry's id."""
     storage: Ref
+    """The ``env.storage.*`` entry that keeps the value."""
     default: PlainText | None = None
+    """The value while the storage has none."""
     readonly: bool = Field(default=False, validation_alias=AliasChoices("readonly", "read_only"))
+    """Refuse ``env.set``. May be written ``read_only`` too."""
 
     @field_validator("variable")
     @classmethod

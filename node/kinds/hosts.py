@@ -20,7 +20,9 @@ class ProcessHost(KindModel):
     """Runs many processes. Every node runs every host."""
 
     host: Workers = Workers()
+    """Accepted, without effect: ``workers``, ``queue_size`` and ``local_queue_size``. A host is one Lua VM."""
     lifecycle: Lifecycle = Lifecycle()
+    """A host runs on every node whatever this says."""
 
 
 class TerminalHost(KindModel):
@@ -29,6 +31,7 @@ class TerminalHost(KindModel):
     hide_logs: bool = False
     """Show no logs on the terminal while it runs."""
     lifecycle: Lifecycle = Lifecycle()
+    """A host runs on every node whatever this says."""
 
 
 KINDS = (

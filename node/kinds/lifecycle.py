@@ -51,10 +51,11 @@ class Lifecycle(Model):
     """Start, stop and restart of a service."""
 
     auto_start: bool = False
-    """Start with the node."""
+    """Start with the node; a ``process.service`` without it does not run."""
     startup: Literal["required", "optional"] = "required"
-    """Whether the node's start fails when the service's does."""
+    """Accepted, without effect: a service that can't start is tried again and keeps no node from serving."""
     start_timeout: PositiveDuration = timedelta(seconds=10)
+    """How long it may wait for what it requires, and how long its process may take to be there."""
     stop_timeout: PositiveDuration = timedelta(seconds=10)
     """How long it may take to end after CANCEL, before it is killed."""
     stable_threshold: Duration = timedelta(seconds=5)
@@ -65,6 +66,7 @@ class Lifecycle(Model):
     """The older name of ``requires``; both count."""
     restart: Restart = Restart()
     security: Security | None = None
+    """Accepted, without effect: permissions are not checked."""
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ class Callable(Code):
     method: str = Field(default="main", min_length=1)
     """The function to run; of no effect when the chunk returns a function rather than a table."""
     pool: Pool | None = None
+    """Accepted, without effect: every call of a function is a process of its own."""
 
 
 class Process(Callable):

@@ -23,6 +23,7 @@ class RegistryEntry(KindModel):
     free_form: ClassVar[bool] = True
 
     data: Any
+    """Whatever stands beside ``name``, ``kind`` and ``meta``. There is no field ``data`` in the file."""
 
 
 class Definition(KindModel):
@@ -31,15 +32,20 @@ class Definition(KindModel):
     raw_fields: ClassVar[frozenset[str]] = frozenset({"readme", "wiki"})
 
     module: str | None = None
+    """Its name."""
     readme: str = ""
+    """A text about it; mostly ``file://README.md``."""
     wiki: dict[str, str] = Field(default_factory=dict)
+    """Further texts by name."""
 
 
 class Target(Model):
     """Where the value of a requirement is written."""
 
     entry: str
+    """The entry to write into."""
     path: str
+    """Where in it, e.g. ``.url`` or ``.meta.db``; ``.list+=`` appends."""
 
 
 class Requirement(KindModel):
@@ -47,20 +53,25 @@ class Requirement(KindModel):
 
     targets: list[Target] = Field(min_length=1)
     default: Any = None
+    """The value when nobody gives one."""
 
 
 class Parameter(Model):
     """A value for one requirement of a module."""
 
     name: str
+    """The requirement: its name, or its full id."""
     value: Any = None
+    """The value."""
 
 
 class Dependency(KindModel):
     """A module this one uses, and the values for its requirements."""
 
     component: str
+    """The module as ``organization/name``; it is read from ``.wippy/vendor`` or a replacement in ``wippy.lock``."""
     version: str = "*"
+    """Versions that will do, e.g. ``^1.2``."""
     parameters: list[Parameter] = Field(default_factory=list)
 
     @field_validator("component")

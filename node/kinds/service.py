@@ -17,6 +17,7 @@ class Placement(Model):
     mode: Literal["cluster", "every_node"] = "cluster"
     """``cluster``: ``replicas`` instances in the whole cluster. ``every_node``: one on each node."""
     replicas: int = Field(default=1, ge=1, le=1000)
+    """How many instances the cluster runs, 1 to 1000."""
     labels: dict[str, PlainText] = Field(default_factory=dict)
     """Only nodes with all of these labels."""
     spread: str | None = None
@@ -35,11 +36,15 @@ class ProcessService(KindModel):
     """Runs ``process`` on ``host`` and restarts it when it fails."""
 
     process: Ref
+    """The ``process.lua`` entry to run."""
     host: Ref
+    """The ``process.host`` it runs on."""
     input: list[Any] = Field(default_factory=list)
     """Arguments of the process."""
     lifecycle: Lifecycle = Lifecycle()
+    """When it starts, stops and is started again."""
     placement: Placement = Placement()
+    """On which nodes it runs."""
 
     @field_validator("host")
     @classmethod

@@ -19,6 +19,7 @@ class MemoryStore(KindModel):
     cleanup_interval: Duration = timedelta(minutes=5)
     """How often expired keys are removed; 0 = only when met."""
     lifecycle: Lifecycle = Lifecycle()
+    """A store is there on every node whatever this says."""
 
 
 class ClusterStore(KindModel):
@@ -27,6 +28,7 @@ class ClusterStore(KindModel):
     namespace: str = Field(pattern=r"^[a-z][a-z0-9._-]*$", max_length=128)
     """Separates the keys of stores; stores of one namespace share them."""
     lifecycle: Lifecycle = Lifecycle()
+    """A store is there on every node whatever this says."""
 
 
 KINDS = (

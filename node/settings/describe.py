@@ -1,13 +1,17 @@
-"""The list of all settings, for documentation: made from the models, so it can't go stale."""
+"""The fields of a model, for documentation: made from the source of the models, so it can't go stale.
+
+``describe`` lists the settings of a node, ``fields_of`` those of any model.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import cache
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 
@@ -17,29 +21,39 @@ from node.settings import schema
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting: its dotted path, its default as it would stand in the file, and what it does."""
+    """One setting or field: its dotted path, its default as it would stand in the file, and what it does."""
 
     path: str
     default: str
     text: str
+    required: bool = False
 
 
 def describe() -> list[Setting]:
     """Every setting, in the order of the file."""
-    return list(_describe(schema.Settings, "", _documentation()))
+    return list(fields_of(schema.Settings, without=schema.NOT_IN_FILE))
 
 
-def _describe(model: type[BaseModel], prefix: str, texts: Mapping[tuple[str, str], str]) -> Iterator[Setting]:
+def fields_of(
+    model: type[BaseModel], prefix: str = "", *, without: Collection[str] = (), whole: Collection[str] = ()
+) -> Iterator[Setting]:
+    """The fields of ``model`` and of the models in it.
+
+    Fields named in ``without`` are left out; those in ``whole`` are not taken apart.
+    """
+    texts = _documentation(model)
     for name, info in model.model_fields.items():
-        if model is schema.Settings and name in schema.NOT_IN_FILE:
+        if name in without:
             continue
         path = f"{prefix}{name}"
-        inner = _section(info.annotation)
+        inner = None if name in whole else _section(info.annotation)
         if inner is not None:
-            yield from _describe(inner, f"{path}.", texts)
+            many = "[]" if get_origin(info.annotation) is list else ""
+            yield from fields_of(inner, f"{path}{many}.")
         else:
-            default = info.get_default(call_default_factory=True)
-            yield Setting(path, _shown(default), texts.get((model.__name__, name), ""))
+            required = info.is_required()
+            default = None if required or name in whole else info.get_default(call_default_factory=True)
+            yield Setting(path, _shown(default), texts.get(name, ""), required)
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
@@ -55,18 +69,24 @@ def _shown(value: Any) -> str:
     return format_duration(value) if isinstance(value, timedelta) else str(value)
 
 
-def _documentation() -> dict[tuple[str, str], str]:
-    """The text under each field of each class of the schema."""
-    found: dict[tuple[str, str], str] = {}
-    for section in ast.parse(inspect.getsource(schema)).body:
-        if not isinstance(section, ast.ClassDef):
-            continue
-        for statement, following in zip(section.body, section.body[1:], strict=False):
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                text = _text(following)
-                if text:
-                    found[section.name, statement.target.id] = text
+@cache
+def _documentation(model: type[BaseModel]) -> Mapping[str, str]:
+    """The text under each field of the class and of those it is derived from."""
+    found: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        if issubclass(each, BaseModel) and each.model_fields:
+            (section,) = ast.parse(inspect.getsource(each)).body
+            assert isinstance(section, ast.ClassDef)
+            found.update(_texts(section))
     return found
+
+
+def _texts(section: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for statement, following in zip(section.body, section.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            text = _text(following)
+            if text:
+                yield statement.target.id, text
 
 
 def _text(statement: ast.stmt) -> str:

@@ -293,8 +293,9 @@ class Cluster(Section):
     """The etcd servers; none = embedded ones."""
     labels: dict[str, PlainText] = Field(default_factory=dict)
     """Labels of this node, for the placement of services."""
-    lease_ttl: Annotated[Duration, AfterValidator(_at_least(timedelta(seconds=3)))] = timedelta(seconds=5)
-    """After this long without a sign of life the cluster takes the node for dead. At least 3s."""
+    lease_ttl: Annotated[Duration, AfterValidator(_at_least(timedelta(seconds=4)))] = timedelta(seconds=5)
+    """After this long without a sign of life the cluster takes the node for dead. At least 4s. Owned services are
+    cancelled 2.5s before, so a shorter absence of etcd than the rest does not disturb them."""
     wedge_limit: Annotated[Duration, AfterValidator(_at_least(timedelta(seconds=1)))] = timedelta(seconds=10)
     """A node whose main loop or a Lua VM stands still for this long ends itself."""
     link_timeout: PositiveDuration = timedelta(seconds=90)

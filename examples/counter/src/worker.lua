@@ -94,7 +94,20 @@ local function main()
         })
     end
 
-    process.registry.register("worker@" .. node, process.pid(), process.registry.CONSISTENT)
+    --- The name is on the node's lease: it goes when that is lost, and is taken again with the next one.
+    local function register()
+        local name = "worker@" .. node
+        while true do
+            local ok, err = process.registry.register(name, process.pid(), process.registry.CONSISTENT)
+            if ok then
+                return
+            end
+            logger:info("waiting for the name", { name = name, reason = tostring(err) })
+            time.sleep("200ms")
+        end
+    end
+
+    register()
     logger:info("worker is ready", { node = node, rate = limiter.rate })
     local look = time.ticker("500ms")
 
@@ -119,7 +132,10 @@ local function main()
             end
         elseif r.channel == signals then
             if r.value.kind == process.event.CANCEL then
-                return 0
+                if not (r.value.reason or ""):find("^name revoked") then
+                    return 0
+                end
+                register()
             elseif r.value.from == watched then
                 counter_exits = counter_exits + 1
                 watched = nil

@@ -14,7 +14,7 @@ local WATCH, ENOUGH = 0.5, 0.85
 local ROUNDS = 8 -- of killing and collecting in one step
 
 local function kill(process)
-    processes.kill(process, "memory", errors.new("Unavailable", "killed: memory", false))
+    processes.kill(process, "memory", errors.new("Unavailable", "killed: memory"))
 end
 
 -- The process that grew most; when nobody was seen growing, the one that started the youngest.

@@ -157,6 +157,16 @@ local function finish(process, reason, value, err)
     processes.ending = count
 end
 
+-- A failure that nobody watches is told to the log: else it would leave no trace.
+local function tell_log(process)
+    local err = process.err
+    local is_seen = process.is_call or process.tracked or process.killed or next(process.watchers or {}) ~= nil
+    if err and not is_seen then
+        local arguments = { "process failed", { error = tostring(err) }, n = 2 }
+        operations.put({ 51, process.pid, process.entry, "logger", "warn", arguments }, 6, 6)
+    end
+end
+
 local function give_up(process)
     timers.gone_stale(process.armed)
     if process.named or process.streamed or process.tracked then
@@ -181,6 +191,7 @@ function processes.end_all()
             if process.on_end then
                 process.on_end(process)
             end
+            tell_log(process)
             K.signals.tell_watchers(process)
             give_up(process)
         end
@@ -212,7 +223,7 @@ function processes.failed(process, thread, raised)
     local killed = process.killed or raised == OUT_OF_MEMORY and "memory"
     if killed then
         local known = KILLS[killed] or { "Canceled", "killed" }
-        finish(process, killed, nil, errors.new(known[1], known[2], false))
+        finish(process, killed, nil, errors.new(known[1], known[2]))
         return
     end
     finish(process, "error", nil, errors.from_raised(raised, thread.co))
@@ -232,7 +243,7 @@ end
 
 function processes.deadlocked(process)
     local text = "all coroutines blocked with no pending operations"
-    finish(process, "deadlock", nil, errors.new("Internal", text, false))
+    finish(process, "deadlock", nil, errors.new("Internal", text))
 end
 
 -- Let a new run of ``entry`` take the place of ``process``: same PID, watchers, names and mail.

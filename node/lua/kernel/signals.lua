@@ -69,7 +69,7 @@ local function link_down(process, from, value, err)
         return
     end
     local text = "linked process failed: " .. from .. ": " .. err[errors.MESSAGE]
-    processes.kill(process, "linked", errors.new("Internal", text, false))
+    processes.kill(process, "linked", errors.new("Internal", text))
 end
 
 local function put_exit(process, to, watch)
@@ -242,7 +242,7 @@ local function cancel_event(process, from, reason)
 end
 
 local function terminate_here(process)
-    processes.kill(process, "killed", errors.new("Canceled", "terminated", false))
+    processes.kill(process, "killed", errors.new("Canceled", "terminated"))
 end
 
 local function cancel(process, pid, reason)

@@ -23,7 +23,7 @@ end
 
 local function kill_all()
     for _, process in next, all() do
-        processes.kill(process, "killed", errors.new("Canceled", "terminated: " .. processes.stopping, false))
+        processes.kill(process, "killed", errors.new("Canceled", "terminated: " .. processes.stopping))
     end
 end
 

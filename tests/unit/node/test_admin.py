@@ -169,6 +169,30 @@ async def test_a_call_nobody_answers_ends_at_its_deadline(world: World) -> None:
     assert (await world.ask(op="call", to=HOLDER.decode(), topic="get", timeout=0.02))["code"] == "timeout"
 
 
+async def test_a_call_to_a_process_that_fails_ends_with_its_reason(world: World) -> None:
+    def react(envelope: list[Any]) -> None:
+        world.answer(envelope, Status.OK)
+        if envelope[0] == Kind.MONITOR:
+            error = {b"kind": b"Internal", b"message": b"app:bad:3: boom"}
+            world.route([int(Kind.EXIT), envelope[2], HOLDER, 0, 1, None, error])
+
+    world.react = react
+    error = await world.ask(op="call", to=HOLDER.decode(), topic="get", timeout=3)
+    assert error["message"] == f"process {HOLDER.decode()} failed before it answered: app:bad:3: boom"
+
+
+async def test_a_callee_that_returns_may_leave_the_answer_to_another(world: World) -> None:
+    def react(envelope: list[Any]) -> None:
+        world.answer(envelope, Status.OK)
+        if envelope[0] == Kind.MONITOR:
+            world.route([int(Kind.EXIT), envelope[2], HOLDER, 0, 1, None, None])
+            world.route([int(Kind.MESSAGE), envelope[2], NEXT, 0, b"count", [4], b"", 0])
+
+    world.react = react
+    answer = await world.ask(op="call", to=HOLDER.decode(), topic="get", timeout=3)
+    assert (answer["from"], answer["payloads"]) == (NEXT.decode(), [4])
+
+
 async def test_a_function_call_carries_its_deadline(world: World) -> None:
     world.react = lambda envelope: world.answer(envelope, Status.OK, 7)
     assert await world.ask(op="call_function", id="app:total", timeout=2) == 7

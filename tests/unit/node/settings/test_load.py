@@ -156,7 +156,7 @@ class TestRefusals:
         expected = [
             ".wippy.yaml:2: logger.encodin: unknown field 'encodin'; did you mean 'encoding'?",
             ".wippy.yaml:3: clustr: unknown section 'clustr'; did you mean 'cluster'?",
-            ".wippy.yaml:5: cluster.lease_ttl: expected at least 3s, got 2s",
+            ".wippy.yaml:5: cluster.lease_ttl: expected at least 4s, got 2s",
             ".wippy.yaml:6: metrics.port: expected at most 65535, got 99999",
             ".wippy.yaml:7: shutdown.timeout: expected a duration such as",
             "--set limits.max_message: limits.max_message: expected a size such as",
