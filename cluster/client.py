@@ -27,7 +27,7 @@ from cluster import bus, etcd
 from cluster.bus import Bus, Credentials
 from cluster.envelope import MAX_MESSAGE, to_raw, to_text, unpack
 from cluster.errors import CallTimeout, ClusterError, MessageTooBig, Unavailable
-from cluster.etcd import Etcd
+from cluster.etcd import Etcd, EtcdRefused
 from cluster.keys import Keys
 from cluster.members import Member, NodeState
 from cluster.subjects import Subjects
@@ -114,7 +114,7 @@ class Client:
         )
         self._is_connected = False
         self._attempts = 0
-        self._refusal = Unavailable()
+        self._refusal = "can't connect to NATS"
         self.etcd = Etcd(etcd_urls, user=etcd_user, password=etcd_password, tls=etcd_tls, timeout=connect_timeout)
         self._connecting = asyncio.Lock()
         self._scope = AsyncExitStack()
@@ -130,20 +130,19 @@ class Client:
         await self._scope.__aexit__(kind, error, trace)
 
     async def check(self) -> None:
-        """See that etcd answers and that the gateway asked for exists. Raises Unavailable with what to do."""
-        try:
-            await self.etcd.revision()
-        except Unavailable as error:
-            why = str(error).removeprefix(f"{READ_REVISION}: ")
-            raise Unavailable(f"{why}, or name another one with --etcd URL") from None
-        if self._gateway is not None:
-            await self.member(self._gateway)
+        """See that etcd answers. Raises Unavailable with what to do."""
+        with contextlib.suppress(EtcdRefused):  # it does answer; what this user may not read is said when it is read
+            await self.nodes()
 
     # looking
 
     async def nodes(self) -> list[Member]:
         """The registered nodes, by name. One whose registration can't be read counts as absent, as for its peers."""
-        found = await self.etcd.range(self.keys.nodes)
+        try:
+            found = await self.etcd.range(self.keys.nodes)
+        except Unavailable as error:
+            why = str(error).removeprefix(f"read {self.keys.nodes} and on").lstrip(": ")
+            raise Unavailable(f"etcd does not answer: {why}, or name another one with --etcd URL") from None
         members = []
         for kv in found.kvs:
             with contextlib.suppress(ValueError):
@@ -265,12 +264,27 @@ class Client:
         return _opened(packed, member.node)
 
     async def _connected(self) -> Bus:
-        """The bus; connected when it is first needed, because reading etcd needs none."""
+        """The bus; connected when it is first needed, because reading etcd needs none.
+
+        Those who waited for an attempt that failed fail with it: N queries don't take N deadlines.
+        """
+        attempts = self._attempts
         async with self._connecting:
-            if not self._is_connected:
-                await self._scope.enter_async_context(self._bus)
-                self._is_connected = True
-            return self._bus
+            if self._is_connected:
+                return self._bus
+            if self._attempts == attempts:
+                self._attempts += 1
+                await self._connect()
+                return self._bus
+            raise Unavailable(self._refusal)
+
+    async def _connect(self) -> None:
+        try:
+            await self._scope.enter_async_context(self._bus)
+        except Unavailable as error:
+            self._refusal = str(error)
+            raise
+        self._is_connected = True
 
 
 def _payload(payload: tuple[Any, ...]) -> dict[str, Any]:

@@ -216,7 +216,7 @@ class _Guard:
         if name in self._refused:
             return self._refused[name]
         if name in self._codes:
-            return f"it ended with code {self._codes[name]}"
+            return _how_it_ended(self._codes[name])
         return None if self._process is not None and self._process.poll() is None else "its guardian process ended"
 
     def _send(self, command: dict[str, Any]) -> None:
@@ -245,6 +245,15 @@ class _Guard:
             case {"event": "ended", "name": name, "pid": pid, "code": code} if self._pids.get(name) == pid:
                 del self._pids[name]
                 self._codes[name] = code
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"it ended with code {code}"
+    try:
+        return f"it was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"it was ended by signal {-code}"
 
 
 class Server:
@@ -279,6 +288,11 @@ class Server:
     def pid(self) -> int | None:
         """The process id while the server lives."""
         return self._guard.pid(self.name)
+
+    @property
+    def failure(self) -> str | None:
+        """How it ended, None while it lives or was never started."""
+        return self._guard.failure(self.name)
 
     async def start(self) -> None:
         """Start it and wait until it answers. Raises ServerFailed (PortTaken, ServerMissing)."""

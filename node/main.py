@@ -70,7 +70,6 @@ class NodeOptions:
     """Where embedded servers keep their stores; None throws them away."""
     parent_fd: int | None = None
     """A descriptor whose end of file means that the parent is gone: the node stops."""
-    silent: bool = False
     on_ready: ReadyHook | None = None
 
 

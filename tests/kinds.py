@@ -163,7 +163,8 @@ EXAMPLES = {
 
 NOTES = {
     "process.lua": "`meta.command: {name: add, short: ...}` makes it a program that `wippy run add` starts.\n\n",
-    "registry.entry": "Its fields are the application's own; `wippy config set` changes them while everything runs.\n\n",
+    "registry.entry": "Its fields are its own; `wippy config set` changes them while everything runs, as it does\n"
+    "those of entries of other kinds with `meta.overlay: true`.\n\n",
 }
 
 APART: dict[str, type[BaseModel]] = {"lifecycle": Lifecycle, "placement": Placement}
@@ -180,9 +181,10 @@ def kinds_page() -> str:
 
 def _kind(name: str) -> str:
     model = KINDS[name].model
-    table = _table(model)
+    table = "" if model.free_form else _table(model)
     parts = [f"## {name}\n\n{sentence(model.__doc__)}\n\n", NOTES.get(name, "")]
-    parts += [f"{table}\n" if table else "It has no fields.\n\n", f"```yaml\n{EXAMPLES[name]}```\n"]
+    nothing = "" if model.free_form else "It has no fields.\n\n"
+    parts += [f"{table}\n" if table else nothing, f"```yaml\n{EXAMPLES[name]}```\n"]
     return "".join(parts)
 
 

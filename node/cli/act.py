@@ -9,7 +9,7 @@ import typer
 from cluster.pid import is_pid
 from node.cli.console import show_json
 from node.cli.failures import Failed
-from node.cli.gateway import Timeout, json_argument, seconds
+from node.cli.gateway import FROM, Timeout, json_argument, seconds
 
 if TYPE_CHECKING:
     from cluster.client import Client
@@ -18,9 +18,12 @@ Target = Annotated[
     str, typer.Argument(metavar="PID|NAME", help="A PID such as '{node-1@app:processes|1-2a}', or a name")
 ]
 Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="The message's topic")]
-Payload = Annotated[str | None, typer.Argument(metavar="[JSON]", help="The message's payload", show_default=False)]
+Payload = Annotated[
+    str | None, typer.Argument(metavar="[JSON]", help=f"The message's payload; {FROM}", show_default=False)
+]
 Args = Annotated[
-    list[str] | None, typer.Argument(metavar="[JSON]...", help="Arguments, one JSON value each", show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="[JSON]...", help=f"Arguments, one JSON value each; {FROM}", show_default=False),
 ]
 
 
@@ -36,14 +39,15 @@ async def call(
     rest: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TOPIC] [JSON]...", help="For a process a topic and a payload, for a function its arguments"
+            metavar="[TOPIC] [JSON]...",
+            help=f"For a process a topic and a payload, for a function its arguments; {FROM}",
         ),
     ] = None,
     timeout: Timeout = "5s",
 ) -> None:
     """Send a message and print the first reply, or call a function and print its result, as JSON."""
     given, deadline = list(rest or []), seconds(timeout)
-    if await _is_function(client, target):
+    if await _is_function(client, target, deadline):
         show_json(await client.call_function(target, *map(json_argument, given), timeout=deadline))
         return
     if not 1 <= len(given) <= 2:
@@ -55,11 +59,11 @@ async def call(
     show_json(reply.value)
 
 
-async def _is_function(client: Client, target: str) -> bool:
+async def _is_function(client: Client, target: str, timeout: float) -> bool:
     """A text with a colon is the id of a function, unless a process is registered under it."""
     if is_pid(target) or ":" not in target:
         return False
-    names = await client.names()
+    names = await client.ask_all("names", timeout=min(timeout, 3.0))
     return not any(name["name"] == target for held in names.by_node.values() for name in held)
 
 

@@ -47,8 +47,17 @@ def build() -> typer.Typer:
     return app
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        project.version()
+        raise typer.Exit
+
+
 def _options(
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show the traceback of an unexpected error")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="The same as `wippy version`", is_eager=True, callback=_version)
+    ] = False,
 ) -> None:
     """Options of every verb."""
 

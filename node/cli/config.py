@@ -10,11 +10,11 @@ import typer
 
 from node.cli.console import Format, note, show, show_json
 from node.cli.failures import Failed
-from node.cli.gateway import AsJson, Listing, Timeout, json_argument, listing, seconds
+from node.cli.gateway import FROM, AsJson, Listing, Timeout, json_argument, listing, seconds, text_argument
 
 if TYPE_CHECKING:
     from cluster.client import Client
-    from cluster.configuration import Setting
+    from cluster.configuration import Configuration, Setting
     from cluster.registry.status import OverlayStatus
 
 EntryId = Annotated[str, typer.Argument(metavar="ENTRY", help="The id of the entry, e.g. app:limits")]
@@ -23,18 +23,14 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the clu
 
 async def list_(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
     """What lies over entries, and what became of it."""
-    from cluster.configuration import Configuration
-
-    rows = [_row(setting) for setting in await Configuration(client.etcd, client.keys).all()]
+    rows = [_row(setting) for setting in await (await _opened(client)).all()]
     columns = {"entry": "ENTRY", "value": "VALUE", "state": "STATE", "reason": "REASON"}
     show(rows, columns, listing(format, as_json), empty="no configuration is laid over any entry")
 
 
 async def get(client: Client, entry: EntryId, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
     """The overlay of one entry."""
-    from cluster.configuration import Configuration
-
-    setting = await Configuration(client.etcd, client.keys).get(entry)
+    setting = await (await _opened(client)).get(entry)
     if setting.raw is None:
         raise Failed(f"nothing is laid over {entry}; `wippy registry show {entry}` shows the entry itself")
     if listing(format, as_json) is Format.JSON:
@@ -49,15 +45,19 @@ async def set_(
     entry: EntryId,
     values: Annotated[
         list[str],
-        typer.Argument(metavar="JSON|PATH=VALUE...", help="The whole overlay as JSON, or single values such as rate=5"),
+        typer.Argument(
+            metavar="JSON|PATH=VALUE...", help=f"The whole overlay as JSON, or single values such as rate=5; {FROM}"
+        ),
     ],
     wait: Wait = True,
     timeout: Timeout = "10s",
 ) -> None:
     """Change configuration: lay a mapping over an entry's data, on all nodes."""
-    from cluster.configuration import ChangedMeanwhile, Configuration
+    from cluster.configuration import ChangedMeanwhile
 
-    configuration = Configuration(client.etcd, client.keys)
+    if len(values) == 1:
+        values = [text_argument(values[0])]
+    configuration = await _opened(client)
     for _ in range(5):
         present = await configuration.get(entry)
         try:
@@ -81,9 +81,7 @@ async def unset(
     timeout: Timeout = "10s",
 ) -> None:
     """Take the overlay of an entry away: its base holds again."""
-    from cluster.configuration import Configuration
-
-    configuration = Configuration(client.etcd, client.keys)
+    configuration = await _opened(client)
     present = await configuration.get(entry)
     if present.raw is None:
         raise Failed(f"nothing is laid over {entry}; `wippy config list` shows what is")
@@ -94,6 +92,13 @@ async def unset(
     revision = mod or await configuration.delete(entry)
     if wait:
         _tell(entry, await configuration.answered(entry, mod, revision, seconds(timeout)))
+
+
+async def _opened(client: Client) -> Configuration:
+    from cluster.configuration import Configuration
+
+    await client.check()
+    return Configuration(client.etcd, client.keys)
 
 
 def _is_json(values: Sequence[str]) -> bool:

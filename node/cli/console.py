@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
+
+_GAP = 3
+_EDGES = 2
+"""Blanks between two columns of a table, and at its edges."""
+_LEAST = 8
+"""A column that is narrower than this when wrapped is hard to read."""
 
 
 class Format(StrEnum):
@@ -18,14 +24,26 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def show(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], format: Format, *, empty: str = "") -> None:
-    """A listing. ``columns`` maps a key of the rows to its heading; JSON shows all keys of the rows."""
+def show(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    format: Format,
+    *,
+    empty: str = "",
+    whole: Collection[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
+    """A listing. ``columns`` maps a key of the rows to its heading; JSON shows all keys of the rows.
+
+    On a terminal the columns ``whole`` are never wrapped, and when the others have no room for that, those of
+    ``spare`` are left out, the first one first.
+    """
     if format is Format.JSON:
         show_json(list(rows))
     elif not rows:
         note(empty or "nothing to show")
     elif sys.stdout.isatty():
-        _table(rows, columns)
+        _table(rows, columns, whole, spare)
     else:
         _columns(rows, columns)
 
@@ -80,19 +98,47 @@ def ago(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours < 48 else f"{hours // 24}d{hours % 24:02d}h"
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+def _table(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], whole: Collection[str], spare: Sequence[str]
+) -> None:
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    widths = {
+        key: max(len(heading), *(cell_len(shown(row.get(key))) for row in rows)) for key, heading in columns.items()
+    }
+    columns = fitting(columns, widths, spare, console.width)
+    if _room({key: widths[key] if key in whole else min(widths[key], _LEAST) for key in columns}) > console.width:
+        _columns(rows, columns)  # lines the terminal wraps can still be copied whole
+        return
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for key, heading in columns.items():
         numeric = all(isinstance(row.get(key), int | float) and not isinstance(row.get(key), bool) for row in rows)
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold", no_wrap=key in whole)
     for row in rows:
         table.add_row(*(Text(shown(row.get(key)), style=_style(row.get(key))) for key in columns))
-    Console().print(table)
+    console.print(table)
+
+
+def fitting(
+    columns: Mapping[str, str], widths: Mapping[str, int], spare: Sequence[str], room: int
+) -> Mapping[str, str]:
+    """``columns`` without as many of ``spare`` as it takes to fit into ``room``."""
+    kept = dict(columns)
+    for key in spare:
+        if _room({each: widths[each] for each in kept}) <= room:
+            break
+        kept.pop(key, None)
+    return kept
+
+
+def _room(widths: Mapping[str, int]) -> int:
+    """How wide a table of columns of these widths is."""
+    return sum(width + _GAP for width in widths.values()) - _GAP + _EDGES
 
 
 def _style(value: Any) -> str:

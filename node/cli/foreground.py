@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import structlog
 import uvloop
@@ -21,8 +21,9 @@ from cluster.tasks import Tasks
 from node.cli import places
 from node.cli.gateway import cluster_sets, connected
 from node.cli.watching import push_on_save
-from node.logs import Logs, LogSettings
+from node.logs import Level, Logs, LogSettings
 from node.main import NodeOptions, Place, ReadyHook, run_node
+from node.modules import MODULES
 from node.output import Output
 from node.project import load_project
 from node.settings import Settings, load_settings
@@ -48,7 +49,7 @@ class Start:
 def foreground(start: Start) -> int:
     """Run the node to its end and return the exit code."""
     logger = start.settings.logger
-    level: Any = "silent" if start.silent else {"warn": "warning"}.get(logger.level, logger.level)
+    level = log_level(logger.level, start.silent)
     colour = sys.stderr.isatty() if start.colour is None else start.colour
     with Output() as output:
         logs = Logs(output, LogSettings(level, logger.encoding, colour and logger.encoding == "console"))
@@ -57,10 +58,15 @@ def foreground(start: Start) -> int:
             return runner.run(_run(start, output, logs))
 
 
+def log_level(set_level: str, silent: bool) -> Level:
+    """The lowest level to show: a silent node still says what went wrong."""
+    return "error" if silent else cast(Level, {"warn": "warning"}.get(set_level, set_level))
+
+
 async def _run(start: Start, output: Output, logs: Logs) -> int:
     settings = start.settings
     _warn(settings.warnings)
-    project = load_project(start.directory, overrides=start.overrides)
+    project = load_project(start.directory, overrides=start.overrides, settings=settings, modules=MODULES)
     async with Tasks("beside the node") as tasks:
         options = NodeOptions(
             settings=settings,
@@ -73,7 +79,6 @@ async def _run(start: Start, output: Output, logs: Logs) -> int:
             terminal_host=start.terminal_host,
             keep=start.directory / places.FOLDER / "servers" if start.keep else None,
             parent_fd=start.parent_fd,
-            silent=start.silent,
             on_ready=Readiness(start, tasks),
         )
         return await run_node(options, output, logs)
@@ -109,5 +114,6 @@ class Readiness(ReadyHook):
 
     async def _push_on_save(self, place: Place) -> None:
         servers = cluster_sets(place.nats, place.etcd, place.cluster)
-        async with connected(load_settings(self._start.directory, sets=servers)) as client:
-            await push_on_save(client, self._start.directory, self._start.overrides, self._stop)
+        start = self._start
+        async with connected(load_settings(start.directory, sets=servers)) as client:
+            await push_on_save(client, start.directory, start.overrides, self._stop, lambda: start.settings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from cluster.client import Client
     from node.settings import Settings
 
+CONNECT_SECONDS = 5.0
+FROM = "@FILE or - reads it from a file or standard input"
 _PANEL = "Which cluster"
 _URLS = "several with commas, or by repeating the flag"
 NatsUrls = Annotated[
@@ -81,7 +84,10 @@ async def _run(
     given: dict[str, Any],
 ) -> None:
     quiet()
-    async with connected(find_cluster(Path.cwd(), nats, etcd, cluster), gateway) as client:
+    patience = min(CONNECT_SECONDS, seconds(given["timeout"])) if "timeout" in given else CONNECT_SECONDS
+    async with connected(find_cluster(Path.cwd(), nats, etcd, cluster), gateway, patience) as client:
+        if gateway is not None:
+            await client.member(gateway)
         await verb(client, **given)
 
 
@@ -108,8 +114,8 @@ def cluster_sets(nats: Sequence[str], etcd: Sequence[str], cluster: str | None) 
     return [f"{path}={value}" for path, value in values.items() if value]
 
 
-def connected(settings: Settings, gateway: str | None = None) -> Client:
-    """A client of the cluster in ``settings``, to be entered."""
+def connected(settings: Settings, gateway: str | None = None, patience: float = CONNECT_SECONDS) -> Client:
+    """A client of the cluster in ``settings``, to be entered; its servers may take ``patience`` seconds to answer."""
     from cluster import bus, etcd
     from cluster.client import Client
 
@@ -120,6 +126,7 @@ def connected(settings: Settings, gateway: str | None = None) -> Client:
         of_etcd.urls,
         settings.cluster.name,
         gateway=gateway,
+        connect_timeout=timedelta(seconds=patience),
         credentials=bus.Credentials(of_nats.user, of_nats.password, of_nats.token, seed, of_nats.creds_file),
         nats_tls=bus.Tls(**dict(of_nats.tls)) if of_nats.tls else None,
         etcd_user=of_etcd.user,
@@ -156,10 +163,27 @@ def seconds(text: str) -> float:
     return duration.total_seconds()
 
 
+def text_argument(text: str) -> str:
+    """What was typed, or what it names: ``@FILE`` a file, ``-`` standard input. Raises Failed (wrong usage)."""
+    if text != "-" and not text.startswith("@"):
+        return text
+    try:
+        raw = sys.stdin.buffer.read() if text == "-" else Path(text[1:]).read_bytes()
+        return raw.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        source = "standard input" if text == "-" else f"the file {text[1:]!r}"
+        why = error.strerror if isinstance(error, OSError) else f"no UTF-8, {error.reason}"
+        raise Failed(f"can't read {source}: {why}; expected JSON in it", code=2) from None
+
+
 def json_argument(text: str) -> Any:
-    """A value typed on the command line. Raises Failed (wrong usage) showing how it is written."""
+    """A value typed on the command line, or in ``@FILE`` or on standard input (``-``).
+
+    Raises Failed (wrong usage) showing how it is written.
+    """
     import json
 
+    text = text_argument(text)
     try:
         return json.loads(text)
     except ValueError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from node.cli.console import Format, ago, show
+from node.cli.failures import Failed
 from node.cli.gateway import AsJson, Listing, listing, warn_silent
 from node.cli.places import find_file, read_place
 
@@ -18,20 +19,31 @@ if TYPE_CHECKING:
     from cluster.client import Client
     from cluster.members import Member
 
+_ERROR_WIDTH = 100
 _SCOPES = {0: "local", 1: "eventual", 2: "consistent", 3: "strong"}
 
 
 async def nodes(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
     """The nodes: state, processes, registry version, where their metrics are."""
+    from cluster.client import Answers
+    from cluster.errors import Unavailable
+
     members = await client.nodes()
-    health = await client.ask_all("health")
+    unreachable = ""
+    try:
+        health = await client.ask_all("health")
+    except Unavailable as error:  # what etcd knows is worth showing all the same
+        unreachable = str(error)
+        health = Answers({}, {member.node: "NATS does not answer" for member in members})
     rows = [_node(member, health.by_node.get(member.node), health.silent.get(member.node)) for member in members]
     rows += list(_gone({member.node for member in members}))
     columns = {"node": "NODE", "state": "STATE", "processes": "PROCESSES", "registry": "REGISTRY", "up": "UP"}
     columns |= {"pid": "OS PID", "metrics": "METRICS", "problem": "PROBLEM"}
     columns = {key: heading for key, heading in columns.items() if any(row.get(key) for row in rows) or key == "node"}
     empty = f"cluster {client.cluster!r} has no nodes; start one with `wippy run`"
-    show(rows, columns, listing(format, as_json), empty=empty)
+    show(rows, columns, listing(format, as_json), empty=empty, whole=("node", "state"), spare=("up", "pid"))
+    if unreachable:
+        raise Failed(unreachable)
 
 
 def _node(member: Member, health: dict[str, Any] | None, silence: str | None) -> dict[str, Any]:
@@ -84,6 +96,8 @@ async def ps(
     as_json: AsJson = False,
 ) -> None:
     """The processes of all nodes."""
+    if on is not None:
+        await client.member(on)
     answers, names = await client.ps(), await client.names()
     named: dict[str, set[str]] = {}
     for held in names.by_node.values():
@@ -96,7 +110,7 @@ async def ps(
         if on in (None, node) and host in (None, process.get("host")) and entry in (None, process.get("entry"))
     ]
     columns = {"pid": "PID", "entry": "ENTRY", "names": "NAMES", "state": "STATE", "mailbox": "MAILBOX", "up": "UP"}
-    show(rows, columns, listing(format, as_json), empty="no processes")
+    show(rows, columns, listing(format, as_json), empty="no processes", whole=("pid", "names"), spare=("up", "mailbox"))
     warn_silent(answers.silent)
 
 
@@ -111,7 +125,7 @@ async def names(client: Client, format: Listing = Format.TEXT, as_json: AsJson =
             rows[name["name"], known_on] = {**name, "scope": scope, "node": known_on or None}
     columns = {"name": "NAME", "pid": "PID", "scope": "SCOPE", "node": "KNOWN ON"}
     ordered = [rows[key] for key in sorted(rows)]
-    show(ordered, columns, listing(format, as_json), empty="no names are registered")
+    show(ordered, columns, listing(format, as_json), empty="no names are registered", whole=("name", "pid"))
     warn_silent(answers.silent)
 
 
@@ -125,5 +139,16 @@ async def services(client: Client, format: Listing = Format.TEXT, as_json: AsJso
             if service["node"] == node or key not in rows:  # what others know of a replica gives way to its own node
                 rows[key] = service
     columns = {"service": "SERVICE", "node": "NODE", "state": "STATE", "pid": "PID", "restarts": "RESTARTS"}
-    show([rows[key] for key in sorted(rows)], columns, listing(format, as_json), empty="no services")
+    asked = listing(format, as_json)
+    ordered = [rows[key] if asked is Format.JSON else _short(rows[key]) for key in sorted(rows)]
+    if any(row.get("last_error") for row in ordered):
+        columns["last_error"] = "LAST ERROR"
+    show(ordered, columns, asked, empty="no services", whole=("service", "pid"), spare=("restarts",))
     warn_silent(answers.silent)
+
+
+def _short(service: dict[str, Any]) -> dict[str, Any]:
+    """Its row for people: the last error of one that runs is history, else the first line tells enough."""
+    error = "" if service["state"] == "running" else str(service.get("last_error") or "")
+    first = error.strip().partition("\n")[0]
+    return {**service, "last_error": first if len(first) <= _ERROR_WIDTH else f"{first[: _ERROR_WIDTH - 3]}..."}

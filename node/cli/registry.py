@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,12 +20,18 @@ if TYPE_CHECKING:
     from cluster.client import Client
     from cluster.errors import Problem
     from cluster.registry.entry import Entry
-    from cluster.registry.publish import Difference, PublishResult
+    from cluster.registry.publish import Difference
     from cluster.registry.registry import Registry
     from cluster.registry.state import RegistryState
+    from node.project import Project
 
 AppDirectory = Annotated[Path, typer.Argument(metavar="[APP]", help="The application's directory")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", metavar="NS:ENTRY:PATH=VALUE", help="Change an entry first")]
+_SHOWN = 5
+"""How many of the changed entries a push names."""
+_FEW = 3
+"""So many entries may be deleted by a save without a question."""
+_RUNNING_CODE = ("process.lua", "library.lua")
 Version = Annotated[str | None, typer.Option("--at", metavar="VERSION", help="As it was at this version, e.g. v3")]
 
 
@@ -33,6 +40,7 @@ async def opened(client: Client) -> AsyncIterator[Registry]:
     """The cluster's registry, checked as the nodes check it."""
     from cluster.registry.registry import open_registry
 
+    await client.check()
     async with open_registry(client.etcd, client.keys, f"cli:{_user()}", check) as registry:
         if registry.state.version < 0:
             raise Failed(
@@ -44,8 +52,9 @@ async def opened(client: Client) -> AsyncIterator[Registry]:
 def check(state: RegistryState) -> list[Problem]:
     """What the nodes would refuse."""
     from node.kinds import check_state
+    from node.modules import MODULES
 
-    return check_state(state.entries())
+    return check_state(state.entries(), MODULES)
 
 
 def _user() -> str:
@@ -139,9 +148,10 @@ def _similar(entry: str, state: RegistryState) -> str:
 async def diff(client: Client, app: AppDirectory = Path(), override: Overrides = None) -> None:
     """What a push of the application's files would change. Exit code 1 when there is something."""
     from cluster.registry.publish import differences
+    from node.modules import MODULES
     from node.project import load_project
 
-    project = load_project(app.resolve(), overrides=tuple(override or ()))
+    project = load_project(app.resolve(), overrides=tuple(override or ()), modules=MODULES)
     async with opened(client) as registry:
         found = differences(registry.state, project.entries)
     for each in found:
@@ -164,9 +174,12 @@ async def push(
 ) -> None:
     """Make the registry say what the application's files say."""
     from cluster.registry.publish import PushConflict
+    from node.modules import MODULES
+    from node.project import load_project
 
+    project = load_project(app.resolve(), overrides=tuple(override or ()), modules=MODULES)
     try:
-        result = await push_files(client, app.resolve(), override or (), take=take, prune=prune, message=message)
+        result = await push_project(client, project, take=take, prune=prune, message=message)
     except PushConflict as conflict:
         for each in conflict.conflicts:
             print(unified(each))
@@ -174,34 +187,90 @@ async def push(
     print(pushed(result))
 
 
-async def push_files(
+class TooManyDeletions(Exception):
+    """A push would delete more than half of what the files own, as happens when a file is saved half done."""
+
+    def __init__(self, deleted: int, owned: int) -> None:
+        super().__init__(deleted, owned)
+        self.deleted = deleted
+        self.owned = owned
+
+    def __str__(self) -> str:
+        return f"would delete {self.deleted} of {self.owned} entries"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did. ``keeps_code``: processes may run that have the code of before."""
+
+    version: int
+    created: bool
+    changed_ids: Sequence[str]
+    keeps_code: bool = False
+
+
+async def push_project(
     client: Client,
-    app: Path,
-    overrides: Iterable[str],
+    project: Project,
     *,
     take: str | None = None,
     prune: bool = False,
     message: str = "",
-) -> PublishResult:
-    """Load the project in ``app`` and push it. Raises Invalid with every problem of the files."""
+    careful: bool = False,
+) -> Pushed:
+    """Push what was loaded. Raises Invalid with every problem, TooManyDeletions when ``careful``."""
+    from cluster.errors import Invalid
     from cluster.registry.publish import Take
     from cluster.registry.registry import open_registry
-    from node.project import load_project
 
-    project = load_project(app, overrides=tuple(overrides))
+    await client.check()
+    steps: dict[int, Pushed] = {}
+
+    def note_step(before: RegistryState, after: RegistryState, changed: frozenset[str]) -> None:
+        steps[after.version] = Pushed(after.version, False, sorted(changed), _keeps_code(before, changed))
+
     async with open_registry(client.etcd, client.keys, f"cli:{_user()}", check) as registry:
-        return await registry.publish(
-            project.entries, "always", message=message, take=Take(take) if take else None, prune=prune
-        )
+        if careful:
+            check_deletions(registry.state, project.entries)
+        registry.on_change(note_step)
+        try:
+            result = await registry.publish(
+                project.entries, "always", message=message, take=Take(take) if take else None, prune=prune
+            )
+            await registry.reached(result.version)
+        except Invalid as invalid:
+            raise Invalid([project.locate(problem) for problem in invalid.problems]) from None
+    if result.created or not result.changed:
+        return Pushed(result.version, result.created, ())
+    return steps[result.version]
 
 
-def pushed(result: PublishResult) -> str:
+def check_deletions(state: RegistryState, files: Sequence[Entry]) -> None:
+    """Raises TooManyDeletions when ``files`` lack more than half of the entries that came from files."""
+    from cluster.registry.entry import Origin
+
+    owned = {id for id, entry in state.base.items() if entry.origin is Origin.FILES}
+    deleted = owned - {entry.id for entry in files}
+    if len(deleted) >= _FEW and 2 * len(deleted) > len(owned):
+        raise TooManyDeletions(len(deleted), len(owned))
+
+
+def _keeps_code(before: RegistryState, changed: frozenset[str]) -> bool:
+    """Whether code that processes hold was changed; functions are read anew for each call."""
+    return any(entry.kind in _RUNNING_CODE for id in changed if (entry := before.base.get(id)) is not None)
+
+
+def pushed(done: Pushed) -> str:
     """What a push did, for people."""
-    if result.created:
-        return f"pushed: the registry starts at v{result.version}"
-    if not result.changed:
-        return f"nothing to push: the registry has it all (v{result.version})"
-    return f"pushed: {result.changed} {'entry' if result.changed == 1 else 'entries'} changed, now v{result.version}"
+    if done.created:
+        return f"pushed: the registry starts at v{done.version}"
+    ids = done.changed_ids
+    if not ids:
+        return f"nothing to push: the registry has it all (v{done.version})"
+    count = "1 entry" if len(ids) == 1 else f"{len(ids)} entries"
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    told = f"pushed: {count} changed, now v{done.version}: {', '.join(ids[:_SHOWN])}{more}"
+    return f"{told}; running processes keep their code until they are started anew" if done.keeps_code else told
 
 
 async def history(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:

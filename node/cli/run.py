@@ -84,7 +84,7 @@ def run(
     servers = cluster_sets(nats or (), etcd or (), cluster)
     settings = _settings(directory, config, [*(sets or []), *levels, *named, *servers])
     if execute is None and arguments:
-        execute, arguments = _command(directory, overrides or [], arguments)
+        execute, arguments = _command(directory, settings, overrides or [], arguments)
         if execute is None:
             return
     from node.cli.foreground import Start, foreground
@@ -124,13 +124,15 @@ def _settings(directory: Path, config: Sequence[Path] | None, sets: list[str]) -
     )
 
 
-def _command(directory: Path, overrides: Sequence[str], arguments: list[str]) -> tuple[str | None, list[str]]:
+def _command(
+    directory: Path, settings: Settings, overrides: Sequence[str], arguments: list[str]
+) -> tuple[str | None, list[str]]:
     """The entry of a command and its arguments; (None, ...) after ``run list`` has listed them."""
-    from node.kinds import commands
+    from node.modules import MODULES
     from node.project import load_project
 
     name, *rest = arguments
-    known = commands(load_project(directory, overrides=tuple(overrides)).entries)
+    known = load_project(directory, overrides=tuple(overrides), settings=settings, modules=MODULES).commands()
     found = next((each for each in known if each.name == name), None)
     if found is not None:
         return found.entry, rest

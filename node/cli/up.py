@@ -27,12 +27,18 @@ from node.cli.places import FOLDER, Place, find_file, is_alive, read_place, remo
 
 if TYPE_CHECKING:
     from cluster.client import Client
+    from cluster.embedded import Server
     from node.cli.children import Child
     from node.project import Project
+    from node.settings import Settings
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 40.0
 """A node gives its processes up to `shutdown.timeout` (30 s); a second Ctrl-C ends it at once."""
+BROKEN_SECONDS = 10.0
+"""The same when NATS or etcd is gone: without them a node can't end in good order anyway."""
+SERVER_POLL_SECONDS = 0.25
+_AGAIN = "start it again with `wippy up`"
 NAMES_SECONDS = 3.0
 """How long the suggestions wait for the application to register its names."""
 
@@ -94,28 +100,57 @@ class Development:
         self._children: list[Child] = []
         self._stop = asyncio.Event()
         self._failed = ""
+        self._grace = STOP_SECONDS
         self._serves = False
 
     async def run(self) -> None:
         """Until it is stopped. Raises Failed when the cluster can't start or all nodes are gone."""
         from cluster.client import Client
         from cluster.embedded import EmbeddedServers
+        from cluster.errors import ClusterError
+        from cluster.tasks import Tasks
         from node.cli.children import Lifeline
+        from node.modules import MODULES
         from node.project import load_project
 
         began = time.monotonic()
-        project = load_project(self._plan.app, overrides=self._plan.overrides)
+        project = load_project(
+            self._plan.app, overrides=self._plan.overrides, settings=self._settings(), modules=MODULES
+        )
         self._catch_signals()
         kept = Path.cwd() / FOLDER / "servers" if self._plan.keep else None
-        async with EmbeddedServers(kept, progress=note) as servers:
+        async with EmbeddedServers(kept, progress=note) as servers, Tasks("servers", self._broke) as tasks:
+            tasks.start(self._watch_servers((servers.nats, servers.etcd)), "watch")
             place = Place(self._plan.cluster, (servers.nats_url,), (servers.etcd_url,), os.getpid())
-            with Lifeline() as lifeline:
-                async with self._nodes(place, lifeline), Client(place.nats, place.etcd, place.cluster) as client:
-                    members = await self._ready(client)
-                    if members is not None:
-                        await self._serve(place, project, client, members, time.monotonic() - began)
+            try:
+                with Lifeline() as lifeline:
+                    async with self._nodes(place, lifeline), Client(place.nats, place.etcd, place.cluster) as client:
+                        members = await self._ready(client)
+                        if members is not None:
+                            await self._serve(place, project, client, members, time.monotonic() - began)
+            except ClusterError:
+                if not self._failed:  # else the failure explains it
+                    raise
         if self._failed:
             raise Failed(self._failed)
+
+    def _settings(self) -> Settings:
+        """Those of the nodes, as the files say now."""
+        from node.settings import load_settings
+
+        return load_settings(self._plan.app, sets=self._plan.settings)
+
+    async def _watch_servers(self, servers: Sequence[Server]) -> None:
+        """Notice when NATS or etcd ends by itself, say so, and stop."""
+        while not self._stop.is_set():
+            for server in servers:
+                if (how := server.failure) is not None:
+                    self._failed = f"{server.name} ended ({how}) and the cluster can't go on without it; {_AGAIN}"
+                    self._grace = BROKEN_SECONDS
+                    note(f"{server.name} has ended: {how}; stopping the nodes")
+                    self._stop.set()
+                    return
+            await asyncio.sleep(SERVER_POLL_SECONDS)
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -147,7 +182,7 @@ class Development:
                     tasks.start(self._await_end(child, place), name)
                 yield
             finally:
-                await asyncio.gather(*(child.stop(STOP_SECONDS) for child in self._children))
+                await asyncio.gather(*(child.stop(self._grace) for child in self._children))
 
     def _command(self, name: str, place: Place) -> list[str]:
         command = [
@@ -169,7 +204,7 @@ class Development:
         return command
 
     def _broke(self, task: str, error: BaseException) -> None:
-        self._failed = f"{task} failed: {error}"
+        self._failed = self._failed or f"{task} failed: {error}"
         self._stop.set()
 
     async def _await_end(self, child: Child, place: Place) -> None:
@@ -180,7 +215,7 @@ class Development:
         how = how_it_ended(await child.ended())
         if child.is_stopping:
             return
-        if not self._serves:
+        if not self._serves or self._failed:
             note(f"{child.name} {how}")
             return
         again = f"{wippy_command()} run {self._plan.app} --node {child.name}"
@@ -228,7 +263,8 @@ class Development:
             _tell(members, seconds, await self._suggestions(project, client, members))
             async with Tasks("watching", self._broke) as tasks:
                 if self._plan.watch:
-                    tasks.start(push_on_save(client, self._plan.app, self._plan.overrides, self._stop), "files")
+                    saving = push_on_save(client, self._plan.app, self._plan.overrides, self._stop, self._settings)
+                    tasks.start(saving, "files")
                 await self._stop.wait()
         finally:
             for file in files:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,15 @@ from node.cli.failures import tell
 
 if TYPE_CHECKING:
     from cluster.client import Client
+    from node.settings import Settings
 
 WATCHED = frozenset({".lua", ".yaml", ".yml", ".json", ".md", ".txt", ".html", ".lock"})
 
 
-async def push_on_save(client: Client, app: Path, overrides: Iterable[str], stop: asyncio.Event) -> None:
-    """Until ``stop``: watch ``app`` and push its files after each change."""
+async def push_on_save(
+    client: Client, app: Path, overrides: Sequence[str], stop: asyncio.Event, settings: Callable[[], Settings]
+) -> None:
+    """Until ``stop``: watch ``app`` and push its files, loaded with ``settings``, after each change."""
     from watchfiles import Change, awatch
 
     def matters(change: Change, path: str) -> bool:
@@ -26,16 +29,20 @@ async def push_on_save(client: Client, app: Path, overrides: Iterable[str], stop
         return Path(path).suffix in WATCHED and not any(part.startswith(".") for part in parts[:-1])
 
     async for _ in awatch(app, watch_filter=matters, stop_event=stop, debounce=200, step=50, rust_timeout=500):
-        await _push(client, app, overrides)
+        await push_saved(client, app, overrides, settings)
 
 
-async def _push(client: Client, app: Path, overrides: Iterable[str]) -> None:
+async def push_saved(client: Client, app: Path, overrides: Sequence[str], settings: Callable[[], Settings]) -> None:
+    """Push the files once and say what came of it."""
     from cluster.errors import ClusterError, Invalid
     from cluster.registry.publish import PushConflict
-    from node.cli.registry import push_files, pushed, unified
+    from node.cli.registry import TooManyDeletions, push_project, pushed, unified
+    from node.modules import MODULES
+    from node.project import load_project
 
     try:
-        result = await push_files(client, app, overrides, message="saved")
+        project = load_project(app, overrides=overrides, settings=settings(), modules=MODULES)
+        result = await push_project(client, project, message="saved", careful=True)
     except Invalid as invalid:
         for problem in invalid.problems:
             tell(str(problem))
@@ -43,8 +50,10 @@ async def _push(client: Client, app: Path, overrides: Iterable[str]) -> None:
     except PushConflict as conflict:
         print("\n".join(unified(each) for each in conflict.conflicts), file=sys.stderr)
         tell(f"{conflict}; nothing was pushed: `wippy registry push --take files` or `--take cluster` decides")
+    except TooManyDeletions as refused:
+        tell(f"saving {refused}; nothing was pushed; run `wippy registry push` to do it")
     except ClusterError as error:
         tell(str(error))
     else:
-        if result.changed:
+        if result.changed_ids:
             note(pushed(result))

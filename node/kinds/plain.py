@@ -23,7 +23,7 @@ class RegistryEntry(KindModel):
     free_form: ClassVar[bool] = True
 
     data: Any
-    """Whatever stands beside ``name``, ``kind`` and ``meta``. There is no field ``data`` in the file."""
+    """Whatever stands beside ``name``, ``kind`` and ``meta``."""
 
 
 class Definition(KindModel):

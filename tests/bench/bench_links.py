@@ -21,6 +21,7 @@ from typing import Any
 
 import msgpack
 import nats
+import structlog
 import uvloop
 from nats.aio.msg import Msg
 
@@ -182,4 +183,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the figures
     uvloop.run(main())

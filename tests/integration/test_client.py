@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import msgpack
@@ -18,6 +20,8 @@ from cluster.etcd import Etcd
 from cluster.keys import Keys
 from cluster.members import Description, NodeState
 from cluster.subjects import Subjects
+from node.cli import gateway, look
+from node.cli.failures import Failed
 
 Answerer = Callable[[dict[str, Any]], Any]
 
@@ -101,6 +105,12 @@ class TestActing:
             await client.send("x", "t")
         assert (failed.value.kind, failed.value.code, failed.value.node) == ("NotFound", "noproc", "a")
 
+    async def test_an_error_without_a_code_of_its_own_is_just_its_message(self, start: Any, client: Client) -> None:
+        await start("a", error("NotFound", "no entry app:x", "error"))
+        with pytest.raises(QueryFailed) as failed:
+            await client.send("x", "t")
+        assert str(failed.value) == "no entry app:x"
+
     async def test_silence_ends_at_the_deadline(self, start: Any, client: Client) -> None:
         await start("a", lambda query: None)
         with pytest.raises(CallTimeout, match=r"send at node a: no answer within 0\.2 s"):
@@ -176,6 +186,48 @@ class TestLooking:
         assert (await client.ps()).by_node == {"a": []}
 
     async def test_servers_that_do_not_answer_are_named(self, cluster_name: str) -> None:
-        async with Client(["nats://127.0.0.1:1"], ["http://127.0.0.1:1"], cluster_name) as client:
-            with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+        patience = timedelta(seconds=0.3)
+        async with Client(
+            ["nats://127.0.0.1:1"], ["http://127.0.0.1:1"], cluster_name, connect_timeout=patience
+        ) as client:
+            with pytest.raises(
+                Unavailable, match=r"etcd does not answer: no connection to etcd at http://127\.0\.0\.1:1"
+            ):
                 await client.nodes()
+
+    @pytest.mark.parametrize("query", ["ps", "send"])
+    async def test_without_nats_it_fails_once_for_all_nodes(
+        self, start: Any, servers: EmbeddedServers, cluster_name: str, query: str
+    ) -> None:
+        for name in ("a", "b", "c"):
+            await start(name, value([]))
+        began = time.monotonic()
+        patience = timedelta(seconds=0.5)
+        async with Client(["nats://127.0.0.1:1"], [servers.etcd_url], cluster_name, connect_timeout=patience) as client:
+            with pytest.raises(Unavailable, match=r"can't connect to NATS at nats://127\.0\.0\.1:1"):
+                await (client.ps() if query == "ps" else client.send("x", "t"))
+        assert time.monotonic() - began < 1.2
+
+
+class TestVerbs:
+    async def test_an_unknown_node_is_answered_with_the_known_ones(self, start: Any, client: Client) -> None:
+        await start("a", value([]))
+        with pytest.raises(NoNodes, match=r"node 'z' is not in cluster .*; there: a"):
+            await look.ps(client, on="z")
+
+    async def test_an_unknown_gateway_is_refused_also_where_none_is_needed(
+        self, start: Any, servers: EmbeddedServers, cluster_name: str
+    ) -> None:
+        await start("a", value({}))
+        with pytest.raises(NoNodes, match=r"node 'z' is not in cluster .*; there: a"):
+            await gateway._run(look.nodes, [servers.nats_url], [servers.etcd_url], cluster_name, "z", {})
+
+    async def test_without_nats_the_nodes_etcd_knows_are_listed_and_it_is_an_error(
+        self, start: Any, servers: EmbeddedServers, cluster_name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        await start("a", value({}))
+        patience = timedelta(seconds=0.3)
+        async with Client(["nats://127.0.0.1:1"], [servers.etcd_url], cluster_name, connect_timeout=patience) as client:
+            with pytest.raises(Failed, match=r"can't connect to NATS at nats://127\.0\.0\.1:1.*check the address"):
+                await look.nodes(client)
+        assert "NATS does not answer" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,10 +10,15 @@ from typing import Any, ClassVar
 import pytest
 
 from cluster.configuration import Setting
-from node.cli import config, registry, suggestions
+from cluster.registry.changeset import Changeset, Create
+from cluster.registry.entry import Entry, Origin
+from cluster.registry.state import EMPTY, RegistryState
+from node.cli import config, look, registry, suggestions
 from node.cli.children import how_it_ended
 from node.cli.failures import Failed
+from node.cli.foreground import log_level
 from node.cli.gateway import json_argument, seconds
+from node.cli.registry import Pushed
 from node.cli.run import place_app
 
 
@@ -32,6 +38,86 @@ def test_json_values() -> None:
     assert json_argument('{"n": 1}') == {"n": 1}
     with pytest.raises(Failed, match="expected JSON"):
         json_argument("n: 1")
+
+
+class TestPlacesOfJson:
+    def test_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "payload.json").write_text('{"n": "\u00e9"}')
+        assert json_argument(f"@{tmp_path / 'payload.json'}") == {"n": "\u00e9"}
+
+    def test_standard_input(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"[1, 2]")))
+        assert json_argument("-") == [1, 2]
+
+    @pytest.mark.parametrize("content", [None, b"\xff", b"{n"])
+    def test_one_that_can_not_be_read_is_wrong_usage(self, tmp_path: Path, content: bytes | None) -> None:
+        if content is not None:
+            (tmp_path / "payload.json").write_bytes(content)
+        with pytest.raises(Failed, match="expected JSON") as failed:
+            json_argument(f"@{tmp_path / 'payload.json'}")
+        assert failed.value.code == 2
+
+
+class TestPushed:
+    def test_the_changed_entries_are_named(self) -> None:
+        assert registry.pushed(Pushed(3, False, ("app:a",))) == "pushed: 1 entry changed, now v3: app:a"
+
+    def test_many_are_counted(self) -> None:
+        done = Pushed(3, False, [f"app:{letter}" for letter in "abcdefg"])
+        assert registry.pushed(done).endswith("7 entries changed, now v3: app:a, app:b, app:c, app:d, app:e and 2 more")
+
+    def test_running_code_is_said_to_stay(self) -> None:
+        assert registry.pushed(Pushed(3, False, ("app:a",), keeps_code=True)).endswith(
+            "app:a; running processes keep their code until they are started anew"
+        )
+
+    def test_nothing_and_the_first_version(self) -> None:
+        assert registry.pushed(Pushed(3, False, ())).startswith("nothing to push")
+        assert registry.pushed(Pushed(0, True, ())) == "pushed: the registry starts at v0"
+
+
+class TestDeletions:
+    def entries(self, count: int, origin: Origin = Origin.FILES) -> list[Entry]:
+        return [Entry(f"app:{n}", "registry.entry", origin=origin) for n in range(count)]
+
+    def state(self, count: int, origin: Origin = Origin.FILES) -> RegistryState:
+        return EMPTY.advance(Changeset(tuple(Create(entry) for entry in self.entries(count, origin))), 0)
+
+    @pytest.mark.parametrize(("before", "after"), [(11, 0), (4, 1), (5, 2), (3, 0)])
+    def test_more_than_half_is_too_much(self, before: int, after: int) -> None:
+        with pytest.raises(registry.TooManyDeletions, match=f"would delete {before - after} of {before} entries"):
+            registry.check_deletions(self.state(before), self.entries(after))
+
+    @pytest.mark.parametrize(("before", "after"), [(2, 0), (6, 3), (11, 11), (0, 5)])
+    def test_less_is_not(self, before: int, after: int) -> None:
+        registry.check_deletions(self.state(before), self.entries(after))
+
+    def test_entries_made_at_run_time_are_not_the_files(self) -> None:
+        registry.check_deletions(self.state(9, Origin.RUNTIME), [])
+
+
+def test_code_with_unknown_modules_is_refused_as_a_node_does() -> None:
+    code = {"source": "return {}", "method": "main", "modules": ["loger"]}
+    state = EMPTY.advance(Changeset((Create(Entry("app:a", "process.lua", data=code)),)), 0)
+    assert ["unknown module 'loger'" in problem.message for problem in registry.check(state)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("level", "silent", "shown"), [("warn", False, "warning"), ("debug", False, "debug"), ("debug", True, "error")]
+)
+def test_a_silent_node_shows_errors(level: str, silent: bool, shown: str) -> None:
+    assert log_level(level, silent) == shown
+
+
+class TestServices:
+    def test_the_last_error_of_one_that_does_not_run_is_shown_short(self) -> None:
+        row = look._short({"state": "failed", "last_error": "boom" + "x" * 200 + "\ntraceback"})
+        assert row["last_error"].startswith("boomx")
+        assert row["last_error"].endswith("...")
+        assert len(row["last_error"]) == 100
+
+    def test_one_that_runs_has_none(self) -> None:
+        assert look._short({"state": "running", "last_error": "boom"})["last_error"] == ""
 
 
 class TestRun:

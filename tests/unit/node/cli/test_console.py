@@ -47,6 +47,29 @@ def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "NAME" in terminal.getvalue()
 
 
+WIDE = {
+    "pid": "{node-1@app:processes|1-2a}",
+    "entry": "app:a_rather_long_name_of_a_process",
+    "names": "counter",
+    "up": "3m12s",
+}
+HEADS = {"pid": "PID", "entry": "ENTRY", "names": "NAMES", "up": "UP"}
+
+
+@pytest.mark.parametrize(("room", "has_up"), [(85, True), (84, False), (60, False), (30, False)])
+def test_whole_columns_are_never_wrapped_and_spare_ones_give_way(
+    monkeypatch: pytest.MonkeyPatch, room: int, has_up: bool
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(room))
+    show([WIDE], HEADS, Format.TEXT, whole=("pid", "names"), spare=("up",))
+    shown_text = terminal.getvalue()
+    assert WIDE["pid"] in shown_text
+    assert WIDE["names"] in shown_text
+    assert ("3m12s" in shown_text) is has_up
+
+
 def test_a_value_cannot_paint_the_terminal() -> None:
     assert printable("a\x1b[31mb\nc\ud800") == "a\\x1b[31mb\\nc\\ud800"
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from node.cli import gateway
 from node.cli.app import main
 
 ROOT = Path(__file__).parents[4]
@@ -91,6 +94,12 @@ class TestVersion:
         assert main(["version", "--json"]) == 0
         assert set(json.loads(capsys.readouterr().out)) == {"version", "python"}
 
+    def test_the_flag_says_the_same(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["version"]) == 0
+        said = capsys.readouterr().out
+        assert main(["--version"]) == 0
+        assert capsys.readouterr().out == said != ""
+
 
 class TestInit:
     def test_makes_a_project_that_loads(self, tmp_path: Path) -> None:
@@ -121,10 +130,26 @@ class TestFailures:
         assert said.count("\n") == 1
 
     def test_servers_that_do_not_answer_are_named(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["nodes", "--nats", "nats://127.0.0.1:1", "--etcd", "http://127.0.0.1:1"]) == 1
+        began = time.monotonic()
+        servers = ["--nats", "nats://127.0.0.1:1", "--etcd", "http://127.0.0.1:1"]
+        assert main(["send", "counter", "add", "--timeout", "300ms", *servers]) == 1
         said = capsys.readouterr().err
-        assert "127.0.0.1:1" in said
-        assert "Traceback" not in said
+        assert said.startswith("error: etcd does not answer: no connection to etcd at http://127.0.0.1:1")
+        assert "check that it runs there, or name another one with --etcd" in said
+        assert time.monotonic() - began < 2, "the deadline holds for connecting too"
+
+    @pytest.mark.parametrize(
+        "verb",
+        ["nodes", "registry list", "registry push", "config list", "config set app:a b=1 --timeout 300ms"],
+    )
+    def test_every_verb_names_the_server(
+        self, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(gateway, "CONNECT_SECONDS", 0.3)
+        main(["init"])
+        capsys.readouterr()
+        assert main([*verb.split(), "--nats", "nats://127.0.0.1:1", "--etcd", "http://127.0.0.1:1"]) == 1
+        assert capsys.readouterr().err.startswith("error: etcd does not answer: no connection to etcd at http://127.0")
 
     @pytest.mark.parametrize(
         "arguments",
@@ -162,6 +187,21 @@ class TestFailures:
         assert main(["up", str(tmp_path)]) == 1
         lines = capsys.readouterr().err.splitlines()
         assert len([line for line in lines if line.startswith("error: src/_index.yaml:")]) >= 2
+
+    @pytest.mark.parametrize("verb", ["up", "run hello", "registry push", "registry diff"])
+    def test_modules_a_node_does_not_have_are_told_with_their_places(
+        self, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        main(["init"])
+        index = tmp_path / "src" / "_index.yaml"
+        index.write_text(index.read_text().replace("- io", "- loger"))
+        capsys.readouterr()
+        servers = ["--nats", "nats://127.0.0.1:1", "--etcd", "http://127.0.0.1:1"] if "registry" in verb else []
+        assert main([*verb.split(), *servers]) == 1
+        said = capsys.readouterr().err
+        assert re.search(
+            r"^error: src/_index.yaml:\d+: app:hello: modules.0: unknown module 'loger'", said, re.MULTILINE
+        )
 
     def test_a_reader_that_goes_away_is_no_error(self, tmp_path: Path) -> None:
         code = f"{sys.executable} -m node.cli --help | true; echo ${{PIPESTATUS[0]}}"
