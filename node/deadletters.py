@@ -31,7 +31,7 @@ class DeadLetters:
 
     def add(self, envelope: Envelope, reason: str) -> None:
         """Keep a MESSAGE envelope that could not be delivered."""
-        to, sender, topic = (_text(part) for part in (envelope[1], envelope[2], envelope[4]))
+        to, sender, topic = (shown(part) for part in (envelope[1], envelope[2], envelope[4]))
         self._counts[reason] += 1
         self._kept.append(DeadLetter(time.time(), reason, to, sender, topic))
 
@@ -46,5 +46,6 @@ class DeadLetters:
         return dict(self._counts)
 
 
-def _text(part: object) -> str:
+def shown(part: object) -> str:
+    """A part of an envelope for people: texts are bytes there, and a malformed envelope may hold anything."""
     return part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part)

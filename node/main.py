@@ -22,12 +22,10 @@ from pathlib import Path
 
 import structlog
 
-from cluster.bus import Bus, Credentials
-from cluster.bus import Tls as NatsTls
+from cluster.bus import Bus
 from cluster.embedded import EmbeddedServers
 from cluster.errors import ClusterError
 from cluster.etcd import Etcd, PrefixWatch
-from cluster.etcd import Tls as EtcdTls
 from cluster.fencing import LeaseKeeper
 from cluster.keys import Keys
 from cluster.members import Description, NodeState, Registration, draw_incarnation
@@ -36,6 +34,7 @@ from cluster.registry.publish import Take
 from cluster.subjects import Subjects
 from cluster.tasks import Tasks
 from node.execution import CannotRun, Execution
+from node.logins import etcd_tls, nats_credentials, nats_tls
 from node.logs import Logs
 from node.output import Output
 from node.ownership import Ownership
@@ -294,12 +293,7 @@ async def _give_back_lease(keeper: LeaseKeeper, ownership: Ownership) -> None:
 
 
 def _etcd(settings: EtcdSettings, place: Place) -> Etcd:
-    return Etcd(place.etcd, user=settings.user, password=settings.password, tls=_etcd_tls(settings))
-
-
-def _etcd_tls(settings: EtcdSettings) -> EtcdTls | None:
-    tls = settings.tls
-    return EtcdTls(ca=tls.ca, cert=tls.cert, key=tls.key) if tls else None
+    return Etcd(place.etcd, user=settings.user, password=settings.password, tls=etcd_tls(settings))
 
 
 def _keeper(settings: Settings, place: Place, ownership: Ownership) -> LeaseKeeper:
@@ -308,7 +302,7 @@ def _keeper(settings: Settings, place: Place, ownership: Ownership) -> LeaseKeep
         place.etcd,
         user=etcd.user,
         password=etcd.password,
-        tls=_etcd_tls(etcd),
+        tls=etcd_tls(etcd),
         ttl=cluster.lease_ttl,
         wedge_limit=cluster.wedge_limit,
         step_limit=cluster.wedge_limit,
@@ -318,12 +312,11 @@ def _keeper(settings: Settings, place: Place, ownership: Ownership) -> LeaseKeep
 
 
 def _bus(settings: NatsSettings, place: Place, subjects: Subjects, node: str) -> Bus:
-    seed = settings.nkey_seed_file.read_text().strip() if settings.nkey_seed_file else None
     return Bus(
         place.nats,
         name=node,
-        credentials=Credentials(settings.user, settings.password, settings.token, seed, settings.creds_file),
-        tls=NatsTls(settings.tls.ca, settings.tls.cert, settings.tls.key) if settings.tls else None,
+        credentials=nats_credentials(settings),
+        tls=nats_tls(settings),
         inbox=subjects.inbox(node),
     )
 

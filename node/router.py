@@ -17,7 +17,7 @@ from cluster.envelope import Envelope, Kind, Status, error_map
 from cluster.errors import MessageTooBig, NodeDown, NotConnected, Unavailable
 from cluster.names import Names, Scope
 from cluster.pid import node_of, slot_of
-from node.deadletters import DeadLetters
+from node.deadletters import DeadLetters, shown
 from node.ports import Ports
 
 log = structlog.get_logger("wippy.router")
@@ -160,7 +160,7 @@ class Router:
         return next((host for host, one in self.hosts.items() if one is inbox), "")
 
     def no_process(self, envelope: Envelope) -> None:
-        message = f"no process {_text(envelope[1])}: it ended or never was"
+        message = f"no process {shown(envelope[1])}: it ended or never was"
         self.refuse(envelope, Status.NOPROC, error_map("NotFound", message), "noproc")
 
     def refuse(self, envelope: Envelope, status: Status, error: dict[bytes, object], reason: str) -> None:
@@ -174,7 +174,7 @@ class Router:
             self.route([int(Kind.REPLY), envelope[2], envelope[1], ref, int(status), error])
 
     def _deliver_to_host(self, envelope: Envelope) -> None:
-        to = _text(envelope[1])
+        to = shown(envelope[1])
         host = to[to.find("@") + 1 : to.rfind("|")]
         inbox = self.hosts.get(host)
         if inbox is None:
@@ -189,14 +189,14 @@ class Router:
 
         A sender whose watch is ahead of ours knows more than we do: what it resolved holds.
         """
-        name, revision = _text(envelope[6]), envelope[7]
+        name, revision = shown(envelope[6]), envelope[7]
         held = self._names.lookup(name)
         if held is not None and held.revision == revision and held.pid.encode() == envelope[1]:
             if held.scope is Scope.LOCAL or self.by_name_allowed(held.lease):
                 return True
         elif revision > self.applied():
             return True
-        stale = error_map("Unavailable", f"name {name!r} is no longer held by {_text(envelope[1])}", retryable=True)
+        stale = error_map("Unavailable", f"name {name!r} is no longer held by {shown(envelope[1])}", retryable=True)
         self.refuse(envelope, Status.STALE_NAME, stale, "stale_name")
         return False
 
@@ -211,7 +211,3 @@ def _is_wellformed(envelope: Envelope) -> bool:
         and type(ref) is int
         and (kind != MESSAGE or (type(envelope[5]) is list and type(envelope[7]) is int))
     )
-
-
-def _text(part: object) -> str:
-    return part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part)

@@ -116,22 +116,21 @@ def cluster_sets(nats: Sequence[str], etcd: Sequence[str], cluster: str | None) 
 
 def connected(settings: Settings, gateway: str | None = None, patience: float = CONNECT_SECONDS) -> Client:
     """A client of the cluster in ``settings``, to be entered; its servers may take ``patience`` seconds to answer."""
-    from cluster import bus, etcd
     from cluster.client import Client
+    from node.logins import etcd_tls, nats_credentials, nats_tls
 
     of_nats, of_etcd = settings.cluster.nats, settings.cluster.etcd
-    seed = of_nats.nkey_seed_file.read_text().strip() if of_nats.nkey_seed_file else None
     return Client(
         of_nats.urls,
         of_etcd.urls,
         settings.cluster.name,
         gateway=gateway,
         connect_timeout=timedelta(seconds=patience),
-        credentials=bus.Credentials(of_nats.user, of_nats.password, of_nats.token, seed, of_nats.creds_file),
-        nats_tls=bus.Tls(**dict(of_nats.tls)) if of_nats.tls else None,
+        credentials=nats_credentials(of_nats),
+        nats_tls=nats_tls(of_nats),
         etcd_user=of_etcd.user,
         etcd_password=of_etcd.password,
-        etcd_tls=etcd.Tls(**dict(of_etcd.tls)) if of_etcd.tls else None,
+        etcd_tls=etcd_tls(of_etcd),
     )
 
 

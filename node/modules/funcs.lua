@@ -171,17 +171,6 @@ local function settings_of(executor, name)
     return state.settings
 end
 
-local function merged(first, second)
-    local all = {}
-    for key, value in pairs(first or {}) do
-        all[key] = value
-    end
-    for key, value in pairs(second) do
-        all[key] = value
-    end
-    return all
-end
-
 function executor_methods.with_context(executor, context)
     local settings = settings_of(executor, "with_context")
     local copied, problem = values.copy(context)
@@ -189,7 +178,7 @@ function executor_methods.with_context(executor, context)
         return invalid("context: expected a table of plain data" .. (problem and "; " .. problem or ""))
     end
     local inherited = settings.context or turns.current.process.context
-    return new_executor({ context = merged(inherited, copied), timeout = settings.timeout })
+    return new_executor({ context = values.merged(inherited, copied), timeout = settings.timeout })
 end
 
 function executor_methods.with_options(executor, options)

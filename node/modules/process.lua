@@ -142,17 +142,6 @@ local function new_builder(settings, name, value)
     return setmetatable({}, { __index = methods, __metatable = false, settings = copied })
 end
 
-local function merged(first, second)
-    local all = {}
-    for key, value in pairs(first or {}) do
-        all[key] = value
-    end
-    for key, value in pairs(second) do
-        all[key] = value
-    end
-    return all
-end
-
 local function check_table(value, name)
     if type(value) ~= "table" then
         error("bad argument #1 to '" .. name .. "' (table expected, got " .. type(value) .. ")", 3)
@@ -167,12 +156,12 @@ end
 function methods.with_context(builder, context)
     local settings = settings_of(builder, "with_context")
     local added = check_table(context, "with_context")
-    return new_builder(settings, "context", merged(settings.context or own().context, added))
+    return new_builder(settings, "context", values.merged(settings.context or own().context, added))
 end
 
 function methods.with_options(builder, options)
     local settings = settings_of(builder, "with_options")
-    return new_builder(settings, "options", merged(settings.options, check_table(options, "with_options")))
+    return new_builder(settings, "options", values.merged(settings.options, check_table(options, "with_options")))
 end
 
 function methods.with_name(builder, name)
@@ -267,7 +256,7 @@ define("spawn_linked_monitored", spawn, true, true)
 define("exec", spawning.execute, false, false)
 
 function process.with_context(context)
-    return new_builder(NO_SETTINGS, "context", merged(own().context, check_table(context, "with_context")))
+    return new_builder(NO_SETTINGS, "context", values.merged(own().context, check_table(context, "with_context")))
 end
 
 function process.with_options(options)

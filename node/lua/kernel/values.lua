@@ -239,7 +239,20 @@ local function copy_or_nil(value)
     return copied
 end
 
+-- A new table with the fields of both; those of ``second`` win.
+local function merged(first, second)
+    local all = {}
+    for key, value in next, first or {} do
+        all[key] = value
+    end
+    for key, value in next, second do
+        all[key] = value
+    end
+    return all
+end
+
 K.values = {
+    merged = merged,
     copy = copy,
     copy_list = copy_list,
     copy_or_nil = copy_or_nil,
