@@ -3,7 +3,7 @@
     pid, envelope, errors, types     values and protocols
     subjects, keys                   every NATS subject and etcd key
     bus, connection, credentials     the two NATS connections of a node
-    frame, link, held, links         ordered delivery between nodes: wire form, pure core, shell
+    frame, session, link, links      ordered delivery between nodes: wire form, pure cores, shell
     door                             one message from outside to one process
     events, patterns                 application events for subscribers on all nodes
     etcd/                            client: kv, txn, watch that resumes, lease

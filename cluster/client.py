@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Sequence
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,10 +32,16 @@ from cluster.errors import CallTimeout, ClusterError, MessageTooBig, Unavailable
 from cluster.etcd import Etcd, EtcdRefused
 from cluster.keys import Keys
 from cluster.members import Member, NodeState
+from cluster.registry import Registry, Validator, open_registry
+from cluster.settling import Outcome, settled
 from cluster.subjects import Subjects
 
 DEFAULT_TIMEOUT = 5.0
 LISTING_TIMEOUT = 3.0
+_PAGE = 2000
+"""Items of a listing that are asked for at once."""
+_PINGS = 5
+_JETSTREAM_SECONDS = 1.0
 _SLACK = 0.5
 """Seconds a gateway gets beyond the deadline it was given, to say itself that it passed."""
 
@@ -73,10 +81,22 @@ class Reply:
 
 @dataclass(frozen=True)
 class Answers:
-    """What every node answered, and why some did not."""
+    """What every node answered, and why some did not. ``totals``: how long each node's whole listing is."""
 
     by_node: dict[str, Any]
     silent: dict[str, str] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NatsSeen:
+    """The NATS server that answers. ``seconds`` is a round trip, the median of some; ``jetstream`` None when the user
+    may not ask for it."""
+
+    version: str
+    max_payload: int
+    seconds: float
+    jetstream: bool | None
 
 
 class Client:
@@ -149,6 +169,27 @@ class Client:
                 members.append(Member.from_key(kv.key.removeprefix(self.keys.nodes), kv))
         return members
 
+    async def nats(self, timeout: float = LISTING_TIMEOUT) -> NatsSeen:
+        """The NATS server: version, latency, whether JetStream is on. Raises Unavailable, CallTimeout."""
+        connection = (await self._connected()).control
+        spans = []
+        async with asyncio.timeout(timeout):
+            for _ in range(_PINGS):
+                began = time.monotonic()
+                await connection.flush()
+                spans.append(time.monotonic() - began)
+        server = connection.server()
+        return NatsSeen(server.version, server.max_payload, sorted(spans)[_PINGS // 2], await self._has_jetstream())
+
+    async def _has_jetstream(self) -> bool | None:
+        try:
+            await self._bus.control.request("$JS.API.INFO", b"", _JETSTREAM_SECONDS)
+        except CallTimeout:
+            return None  # this user may not publish there
+        except Unavailable:
+            return False
+        return True
+
     async def ask_all(self, op: str, *, timeout: float = LISTING_TIMEOUT, **query: Any) -> Answers:
         """The same query to every node that has not gone; one that fails is in ``silent`` with the reason.
 
@@ -184,16 +225,70 @@ class Client:
         known = ", ".join(member.node for member in members) or "none at all"
         raise NoNodes(f"node {node!r} is not in cluster {self.cluster!r}; there: {known}")
 
-    async def ps(self) -> Answers:
-        """The processes of every node: lists of maps."""
-        return await self.ask_all("list")
+    async def ps(self, *, limit: int | None = None, host: str | None = None, entry: str | None = None) -> Answers:
+        """The processes of every node: lists of maps, at most ``limit`` of each node."""
+        return await self._list_all("list", limit, LISTING_TIMEOUT, host=host, entry=entry)
 
-    async def names(self) -> Answers:
-        """The names every node knows, its own LOCAL ones among them."""
-        return await self.ask_all("names")
+    async def names(self, *, timeout: float = LISTING_TIMEOUT) -> Answers:
+        """The names every node knows, its own LOCAL ones among them. ``timeout`` is for each page."""
+        return await self._list_all("names", None, timeout)
+
+    async def _list_all(self, op: str, limit: int | None, timeout: float, **query: Any) -> Answers:
+        """A listing of every node, page by page. One that breaks off is in ``by_node`` and in ``silent``."""
+        page = min(limit, _PAGE) if limit else _PAGE
+        answers = await self.ask_all(op, timeout=timeout, limit=page, **query)
+        read = Answers({}, dict(answers.silent))
+
+        async def read_on(node: str, first: dict[str, Any]) -> None:
+            items, more = read.by_node.setdefault(node, list(first["items"])), first["more"]
+            read.totals[node] = first["total"]
+            while more is not None and (limit is None or len(items) < limit):
+                left = _PAGE if limit is None else min(limit - len(items), _PAGE)
+                try:
+                    following = await self.ask(node, op, timeout=timeout, cursor=more, limit=left)
+                except ClusterError as error:
+                    read.silent[node] = f"only {len(items)} of {first['total']} were told: {error}"
+                    return
+                items += following["items"]
+                more = following["more"]
+
+        await asyncio.gather(*(read_on(node, first) for node, first in answers.by_node.items()))
+        return read
 
     async def services(self) -> Answers:
         return await self.ask_all("services")
+
+    async def settled(
+        self, version: int, timeout: float, on_settled: Callable[[Outcome], None] = lambda outcome: None
+    ) -> dict[str, Outcome]:
+        """Wait, at most ``timeout`` seconds, until every serving node took ``version`` of the registry; what became
+        of it on each. Raises Unavailable when NATS or etcd don't answer."""
+        await self._connected()
+
+        async def ask(member: Member, seconds: float) -> Any:
+            return await self._ask(member, "converged", {"version": version}, seconds)
+
+        return await settled(self.nodes, ask, version, timeout, on_settled)
+
+    # changing
+
+    @contextlib.asynccontextmanager
+    async def registry(
+        self, author: str, validator: Validator | None, *, capability: Mapping[str, int] | None = None
+    ) -> AsyncIterator[Registry]:
+        """The cluster's registry, to read, to follow and to change: the same ``commit`` as everybody's.
+
+            async with client.registry("billing", check) as registry:
+                await registry.commit([Update(entry)], message="new limits")
+
+        ``author`` stands in the history, with ``client <this host>`` for where it was. The caller validates:
+        pass what nodes would refuse (``node.kinds.check_state``), for what is committed all nodes have.
+        """
+        where = f"client {socket.gethostname()}"
+        async with open_registry(
+            self.etcd, self.keys, author, validator, capability=capability, where=where
+        ) as registry:
+            yield registry
 
     # acting
 

@@ -48,6 +48,14 @@ class Trouble(Enum):
     PUBLISH_DENIED = "publish denied"
 
 
+@dataclass(frozen=True, slots=True)
+class ServerSeen:
+    """A NATS server: its version, and how many bytes it takes in one message."""
+
+    version: str
+    max_payload: int
+
+
 @dataclass(frozen=True)
 class Problem:
     """One asynchronous error. ``subject`` is in lower case where the server reported it (as it does)."""
@@ -470,6 +478,11 @@ class Connection:
         if len(self._complained) > 1000:
             self._complained.clear()
         self._problems.tell(problem)
+
+    def server(self) -> ServerSeen:
+        """What the server it is connected to said of itself."""
+        version = self._nats.connected_server_version
+        return ServerSeen(f"{version.major}.{version.minor}.{version.patch}", self._nats.max_payload)
 
     def stats(self) -> ConnectionStats:
         traffic = {name: former + self._nats.stats[name] for name, former in self._former.items()}

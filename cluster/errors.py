@@ -7,7 +7,8 @@ see ``cluster.envelope``. An exception here can be pickled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -75,20 +76,44 @@ class CallTimeout(ClusterError):
         return f"{self.what}: no answer within {self.after:g} s"
 
 
+@dataclass(frozen=True)
+class Meanwhile:
+    """A version of the registry that came between reading and writing. ``entries``: the ids it changed, the
+    ones in conflict first; ``time`` is ISO 8601 in UTC, ``where`` as in ``cluster.registry.VersionInfo``."""
+
+    version: int
+    author: str
+    time: str
+    where: str
+    message: str
+    entries: tuple[str, ...]
+
+    def __str__(self) -> str:
+        said = f" {self.message!r}" if self.message else ""
+        more = f" and {len(self.entries) - 3} more" if len(self.entries) > 3 else ""
+        return f"v{self.version} by {self.author} at {self.time}{said} changed {', '.join(self.entries[:3])}{more}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"entries": list(self.entries)}
+
+
 class RegistryConflict(ClusterError):
     """Another writer changed the same entries first.
 
-    ``head`` is the version that holds now, ``changed`` the ids that were changed meanwhile.
+    ``head`` is the version that holds now, ``changed`` the ids that were changed meanwhile, ``meanwhile`` the
+    versions in between, oldest first: those that changed these ids, or all when there are no such ids.
     """
 
-    def __init__(self, head: int, changed: list[str]) -> None:
-        super().__init__(head, changed)
+    def __init__(self, head: int, changed: list[str], meanwhile: Sequence[Meanwhile] = ()) -> None:
+        super().__init__(head, changed, meanwhile)
         self.head = head
         self.changed = changed
+        self.meanwhile = meanwhile
 
     def __str__(self) -> str:
+        told = "".join(f"; {each}" for each in self.meanwhile[-3:])
         return (
-            f"registry moved on to v{self.head} and changed {', '.join(self.changed) or 'nothing you touch'}; "
+            f"registry moved on to v{self.head} and changed {', '.join(self.changed) or 'nothing you touch'}{told}; "
             "read it again and repeat the change"
         )
 

@@ -137,6 +137,11 @@ class EventBus:
         """Tell this node's subscribers only."""
         self._deliver_everywhere(_checked(Event(system, kind, path, data)))
 
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody on this node listens to anything."""
+        return bool(self._groups)
+
     def stats(self) -> EventStats:
         return EventStats(
             subscribers=sum(len(group.members) for group in self._groups.values()),

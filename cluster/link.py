@@ -2,29 +2,29 @@
 
 A link is a duplex session, numbered ``n``, of one pair of epochs. Frames carry ``seq`` from 1 in each
 direction; only the expected one is accepted, so what arrives is a prefix of what was sent, in order, once.
-Whatever breaks that closes the session: n grows, both directions are dropped, and each side tells its
-watchers once. What was sent in a closed session may or may not have arrived; nothing of it arrives later.
+A lost frame goes again (``cluster.session``) until ``Limits.timeout``. What breaks a session for good closes it: n
+grows, both directions are dropped, and each side tells its watchers once. What was sent in a closed session may or
+may not have arrived; nothing of it arrives after the peer has seen the next one.
 
-Here is no socket, clock or task: the shell (``cluster.links``) feeds events with the time and performs the
-actions. Frames are not resent yet: a gap, or a frame that stays unacknowledged for ``Limits.timeout``, closes.
+Here is no socket, clock or task: the shell (``cluster.links``) feeds events with the time and performs the actions.
 
     event                      in which state     what happens
     -----------------------    ---------------    ----------------------------------------------------------
     pair(own, peer)            any                an open session ends; the new pair starts at n = 1
-    send(packed)               open               queued; Unavailable in any other state or over the limits
-    frames(now)                open               the queue as frames of <= 32 envelopes and < 256 KiB
-    frame, foreign epochs      not in doubt       RESET when over for certain, else ignored or held
+    send(packed)               open               queued; Unavailable in any other state or beyond the hard limits
+    frames(now)                open               frames that go again, then the queue as new ones
+    reconnected(now)           open               everything unacknowledged goes again
+    frame, foreign epochs      not in doubt       RESET when over for certain, else ignored: it comes again
     frame, n' > n              open               close with n = n', then taken
     frame, n' < n              open               dropped, answered with n
-    frame, seq beyond next     open               close: gap
+    frame, seq beyond next     open               dropped, answered with what is missing
     reset(pair)                open, same pair    close; silent until the pair changes
     doubt() / resume()         own lease          close silently, answer nothing / go on in the same pair
-    tick(now)                  open               close when the oldest unacknowledged is too old
+    tick(now, connected)       open               retries and probes; close when the peer was silent for too long
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
@@ -33,18 +33,16 @@ from cluster import frame as wire
 from cluster.envelope import Envelope
 from cluster.errors import Unavailable
 from cluster.frame import Frame, Reset
-
-BATCH = 32
-"""Most envelopes in one frame: more gains nothing (measured)."""
-
-BATCH_BYTES = 256 * 1024
-"""A frame stays under this, unless one envelope alone is larger."""
+from cluster.session import Session
 
 ACK_DELAY = 0.020
 """Seconds until an ack goes out by itself when no frame carries it."""
 
 ACK_BYTES = 1024 * 1024
 """So many bytes taken without an ack are acknowledged at once, so that the sender's buffer empties."""
+
+PROBE_EVERY = 5.0
+"""Seconds of silence after which a peer that messages were exchanged with is asked whether it is there."""
 
 
 class State(Enum):
@@ -61,11 +59,20 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much may wait for one peer, and for how long (seconds)."""
+    """How much may wait for one peer, and for how long (seconds).
+
+    Beyond ``max_bytes`` or ``max_envelopes`` the link is congested: its senders are to be held back. What they had
+    sent before they heard of it is still taken, up to ``SLACK`` times as much.
+    """
 
     max_bytes: int = 8 * 1024 * 1024
     max_envelopes: int = 100_000
     timeout: float = 90.0
+
+
+SLACK = 4
+RELIEF = 0.5
+"""A congested link is free again when so much of the limits is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +97,7 @@ class Closed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """The frame comes from an epoch the watch has not shown yet: offer it again when it has."""
-
-
-Action: TypeAlias = Publish | Deliver | Closed | Hold
+Action: TypeAlias = Publish | Deliver | Closed
 
 
 @dataclass
@@ -106,22 +108,14 @@ class Counters:
     frames_out: int = 0
     envelopes_in: int = 0
     envelopes_out: int = 0
+    resent: int = 0
     duplicates: int = 0
     ignored: int = 0
     gaps: int = 0
+    probes: int = 0
     resets_in: int = 0
     resets_out: int = 0
     closes: int = 0
-
-
-@dataclass(slots=True)
-class _Sent:
-    """A frame that is not acknowledged yet."""
-
-    seq: int
-    envelopes: int
-    size: int
-    at: float
 
 
 class LinkCore:
@@ -138,12 +132,10 @@ class LinkCore:
         self.ack_due: float | None = None
         self._rejected = False
         self._doubt = False
-        self._queue: list[bytes] = []
-        self._unacked: deque[_Sent] = deque()
-        self._stuck_since: float | None = None
-        self._seq = 0
-        self._accepted = 0
-        self._start_session(1)
+        self._carried = False
+        self._heard_at = self._probed_at = 0.0
+        self._probing_since: float | None = None
+        self._start_session(1, confirmed=True)
 
     # -- who we are and who the peer is
 
@@ -155,6 +147,24 @@ class LinkCore:
             return State.DOUBT
         return State.RESET if self._rejected else State.OPEN
 
+    @property
+    def waiting_envelopes(self) -> int:
+        return self._session.waiting_envelopes
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._session.waiting_bytes
+
+    @property
+    def carried(self) -> bool:
+        """Whether envelopes went over the link in this session, in either direction."""
+        return self._carried or self._session.unframed > 0
+
+    @property
+    def to_publish(self) -> bool:
+        """Whether ``frames`` would give something."""
+        return self._session.queued
+
     def pair(self, own_epoch: int, peer_epoch: int, reason: str) -> list[Action]:
         """The watch shows these epochs (0 = none). An open session of the former pair ends, for ``reason``."""
         if (own_epoch, peer_epoch) == (self.own_epoch, self.peer_epoch):
@@ -164,14 +174,14 @@ class LinkCore:
             self._doubt = False
         self.own_epoch, self.peer_epoch = own_epoch, peer_epoch
         self._rejected = False
-        self._start_session(1)
+        self._start_session(1, confirmed=True)
         return told
 
     def doubt(self) -> list[Action]:
         """This node's lease may be over: tell the watchers, say nothing to the peer."""
         told = self._tell("this node's own lease is in doubt")
         self._doubt = True
-        self._start_session(self.n + len(told))
+        self._start_session(self.n + len(told), confirmed=False)
         return told
 
     def resume(self) -> list[Action]:
@@ -179,51 +189,68 @@ class LinkCore:
         if not self._doubt:
             return []
         self._doubt = False
-        self._start_session(self.n)
+        self._start_session(self.n, confirmed=False)
         return [self._ack()] if self._open else []
 
     def close(self, reason: str) -> list[Action]:
         """End the session and begin the next one, telling the watchers here and, by an empty frame, the peer."""
         if not self._open:
             return []
-        return [*self._restart(self.n + 1, reason), self._ack()]
+        told = self._tell(reason)
+        self._start_session(self.n + 1, confirmed=False)
+        return [*told, self._ack()]
 
     # -- sending
+
+    @property
+    def congested(self) -> bool:
+        """Whether senders are to be held back."""
+        return self._filled(1.0)
+
+    @property
+    def relieved(self) -> bool:
+        """Whether held back senders may go on."""
+        return not self._filled(RELIEF)
+
+    def _filled(self, share: float) -> bool:
+        session, limits = self._session, self.limits
+        return (
+            session.waiting_bytes >= limits.max_bytes * share
+            or session.waiting_envelopes >= limits.max_envelopes * share
+        )
 
     def send(self, packed: bytes) -> None:
         """Queue one packed envelope. Raises Unavailable when the link can't take it now."""
         if not self._open:
             raise Unavailable(f"link to node {self.peer} is {self.state.value}; try again when it is open")
-        if self.waiting_envelopes >= self.limits.max_envelopes or self.waiting_bytes >= self.limits.max_bytes:
+        session = self._session
+        if session.waiting_bytes >= self._hard_bytes or session.waiting_envelopes >= self._hard_envelopes:
             raise Unavailable(
                 f"{self.waiting_envelopes} messages ({self.waiting_bytes} bytes) wait for node {self.peer}, "
                 "more are not taken; try again when it has caught up"
             )
-        self._queue.append(packed)
-        self.waiting_envelopes += 1
-        self.waiting_bytes += len(packed)
+        session.add(packed)
 
     def frames(self, now: float) -> list[bytes]:
-        """The queue as frames, in order; each carries the ack."""
-        queue, frames = self._queue, []
-        start = 0
-        while start < len(queue):
-            end = _batch_end(queue, start)
-            frames.append(self._data_frame(queue[start:end], now))
-            start = end
-        queue.clear()
-        self._stuck_since = None
+        """What is to be published, in order; each new frame carries the ack."""
+        session, counters = self._session, self.counters
+        if not self._open:
+            return []
+        before = session.seq
+        counters.envelopes_out += session.unframed
+        frames = session.frames(now)
+        fresh = session.seq - before
+        counters.frames_out += len(frames)
+        counters.resent += len(frames) - fresh
+        if fresh:
+            if not self._carried:
+                self._carried, self._heard_at = True, now
+            self._ack_went_out()
         return frames
 
-    def _data_frame(self, batch: list[bytes], now: float) -> bytes:
-        self._seq += 1
-        payload = wire.data(self._head, self._seq, self._accepted, batch)
-        # Accounting stays exact when acked: what send() added for these envelopes, not the size of the frame.
-        self._unacked.append(_Sent(self._seq, len(batch), sum(map(len, batch)), now))
-        self.counters.frames_out += 1
-        self.counters.envelopes_out += len(batch)
-        self._ack_went_out()
-        return payload
+    def reconnected(self, now: float) -> None:
+        """What was published just before the connection broke may be lost."""
+        self._session.again(now)
 
     def acknowledge(self) -> list[Action]:
         """Send the ack that is due, if one is."""
@@ -239,7 +266,10 @@ class LinkCore:
         if frame.dst_epoch < self.own_epoch:
             return self._reject(frame)
         if frame.src_epoch != self.peer_epoch:
-            return [Hold()] if frame.src_epoch > revision else self._reject(frame)
+            if frame.src_epoch > revision:
+                self.counters.ignored += 1
+                return []
+            return self._reject(frame)
         if self._rejected:
             self.counters.ignored += 1
             return []
@@ -249,8 +279,10 @@ class LinkCore:
         if frame.n < self.n:
             self.counters.ignored += 1
             return [self._ack()]
-        closed = self._restart(frame.n, f"node {self.peer} closed the link")
-        return [*closed, self._ack(), *self._take(frame, size, now)]
+        closed = self._tell(f"node {self.peer} closed the link")
+        self._start_session(frame.n, confirmed=True)
+        answer = [self._ack()] if frame.seq == 0 and frame.envelopes is not None else []
+        return [*closed, *answer, *self._take(frame, size, now)]
 
     def reset(self, reset: Reset) -> list[Action]:
         """A RESET from the peer: counts only for the current pair, and is never answered."""
@@ -260,33 +292,57 @@ class LinkCore:
         self.counters.resets_in += 1
         told = self._tell(f"node {self.peer} does not know this node's registration")
         self._rejected = True
-        self._start_session(self.n + 1)
+        self._start_session(self.n + 1, confirmed=False)
         return told
 
-    def tick(self, now: float) -> list[Action]:
-        """Time passed: a frame unacknowledged, or an envelope unsent, for too long closes the link."""
-        if self._queue and self._stuck_since is None:
-            self._stuck_since = now
-        oldest = self._unacked[0].at if self._unacked else self._stuck_since
-        if oldest is None or now - oldest <= self.limits.timeout:
+    # -- time
+
+    def tick(self, now: float, connected: bool = True) -> list[Action]:
+        """Time passed: what got no answer goes again; a peer silent for too long closes the link."""
+        if not self._open:
             return []
-        return self.close(f"no acknowledgement from node {self.peer} within {self.limits.timeout:g} s")
+        session = self._session
+        oldest = session.waiting_since(now)
+        if self._probing_since is not None and (oldest is None or self._probing_since < oldest):
+            oldest = self._probing_since
+        if oldest is not None and now - oldest > self.limits.timeout:
+            return self.close(f"no acknowledgement from node {self.peer} within {self.limits.timeout:g} s")
+        actions: list[Action] = []
+        if connected and (payload := session.retry(now)) is not None:
+            self.counters.resent += 1
+            actions.append(Publish(self.peer_epoch, payload))
+        if self._carried and now - self._heard_at >= PROBE_EVERY and now - self._probed_at >= PROBE_EVERY:
+            self._probed_at = now
+            self._probing_since = self._probing_since or now
+            if connected:
+                self.counters.probes += 1
+                actions.append(Publish(self.peer_epoch, wire.probe(session.head, session.accepted)))
+        return actions
+
+    # -- sessions
 
     def _take(self, frame: Frame, size: int, now: float) -> list[Action]:
-        if frame.ack > self._seq:
-            return self.close(f"node {self.peer} acknowledged frame {frame.ack} of {self._seq}: protocol error")
-        self._acknowledged(frame.ack)
+        session = self._session
+        if frame.ack > session.seq:
+            return self.close(f"node {self.peer} acknowledged frame {frame.ack} of {session.seq}: protocol error")
+        session.confirmed = True
+        self._heard_at, self._probing_since = now, None
+        session.acknowledged(frame.ack, now)
         if frame.seq == 0:
-            return [self._ack()] if frame.envelopes is None else []
-        if frame.seq > self._accepted + 1:
+            if frame.envelopes is None:
+                return [self._ack()]
+            session.missing(frame.ack, now)
+            return []
+        if frame.seq > session.accepted + 1:
             self.counters.gaps += 1
-            return self.close(f"gap: expected frame {self._accepted + 1} from node {self.peer}, got {frame.seq}")
-        if frame.seq <= self._accepted:
+            return [self._ack()] if session.naks(now) else []
+        if frame.seq <= session.accepted:
             self.counters.duplicates += 1
             self.ack_due = self.ack_due or now + ACK_DELAY
             return []
         assert frame.envelopes is not None
-        self._accepted = frame.seq
+        session.accepted = frame.seq
+        self._carried = True
         self.counters.envelopes_in += len(frame.envelopes)
         return self._deliver(frame.envelopes, size, now)
 
@@ -298,18 +354,9 @@ class LinkCore:
             self.ack_due = now + ACK_DELAY
         return [Deliver(envelopes)]
 
-    def _acknowledged(self, ack: int) -> None:
-        unacked = self._unacked
-        while unacked and unacked[0].seq <= ack:
-            sent = unacked.popleft()
-            self.waiting_envelopes -= sent.envelopes
-            self.waiting_bytes -= sent.size
-
     def _reject(self, frame: Frame) -> list[Action]:
         self.counters.resets_out += 1
         return [Publish(frame.src_epoch, wire.reset(frame.src_epoch, frame.dst_epoch))]
-
-    # -- sessions
 
     def _tell(self, reason: str) -> list[Action]:
         """What the watchers hear when a session ends: nothing when it had ended before."""
@@ -318,40 +365,20 @@ class LinkCore:
         self.counters.closes += 1
         return [Closed(reason)]
 
-    def _restart(self, n: int, reason: str) -> list[Action]:
-        told = self._tell(reason)
-        self._start_session(n)
-        return told
-
-    def _start_session(self, n: int) -> None:
+    def _start_session(self, n: int, confirmed: bool) -> None:
         self.n = n
         self._open = self.state is State.OPEN
-        self._head = wire.head(self.node, self.own_epoch, self.peer_epoch, n)
-        self._queue.clear()
-        self._unacked.clear()
-        self._stuck_since = None
-        self.waiting_envelopes = 0
-        self.waiting_bytes = 0
-        self._seq = 0
-        self._accepted = 0
+        self._session = Session(wire.head(self.node, self.own_epoch, self.peer_epoch, n), confirmed)
+        self._carried = False
+        self._heard_at = self._probed_at = 0.0
+        self._probing_since = None
+        self._hard_bytes, self._hard_envelopes = self.limits.max_bytes * SLACK, self.limits.max_envelopes * SLACK
         self._ack_went_out()
 
     def _ack(self) -> Publish:
         self._ack_went_out()
-        return Publish(self.peer_epoch, wire.ack(self._head, self._accepted))
+        return Publish(self.peer_epoch, wire.ack(self._session.head, self._session.accepted))
 
     def _ack_went_out(self) -> None:
         self.ack_due = None
         self._bytes_since_ack = 0
-
-
-def _batch_end(queue: list[bytes], start: int) -> int:
-    """Where the frame that begins with ``queue[start]`` ends: an oversize envelope goes alone."""
-    end, size = start, 0
-    limit = min(len(queue), start + BATCH)
-    while end < limit:
-        size += len(queue[end])
-        if size > BATCH_BYTES and end > start:
-            break
-        end += 1
-    return end

@@ -4,8 +4,11 @@
 up to 32. ``on_envelopes`` gets what arrives, in the order the peer sent it, never twice. When a link closes, for
 whatever reason, ``on_down`` is told once with the reason: what was under way has an unknown outcome.
 
+While NATS is away, or the peer is slow, what is sent waits; when too much waits for a peer ``on_congestion`` says
+so, for senders to be held back, and again when there is room.
+
 Peers follow the watch: a link exists while both nodes are registered. A frame may come before the watch has
-shown its sender; as frames are not resent yet it is held, for at most two seconds, until the watch has.
+shown its sender; it is ignored, and comes again.
 """
 
 from __future__ import annotations
@@ -26,15 +29,14 @@ from cluster.envelope import MAX_MESSAGE, Envelope, pack
 from cluster.errors import MessageTooBig, NodeDown, NotConnected, Unavailable
 from cluster.frame import Frame, Reset
 from cluster.handlers import Handlers
-from cluster.held import HeldFrames
-from cluster.link import ACK_DELAY, Action, Closed, Counters, Deliver, Hold, Limits, LinkCore, Publish, State
+from cluster.link import ACK_DELAY, Action, Closed, Counters, Deliver, Limits, LinkCore, Publish, State
 from cluster.members import Member, MemberChange, NodeState
 from cluster.subjects import Subjects, untoken
 from cluster.tasks import Tasks
 
 log = structlog.get_logger("wippy.links")
 
-HOUSEKEEPING = 0.5
+HOUSEKEEPING = 0.1
 """Seconds between two looks at the clock for every link."""
 
 ROOM_PAUSE = 0.005
@@ -42,6 +44,7 @@ ROOM_PAUSE = 0.005
 
 Received: TypeAlias = Callable[[str, list[Envelope]], None]
 Down: TypeAlias = Callable[[str, str], None]
+Congestion: TypeAlias = Callable[[str, bool], None]
 
 
 class Peers(Protocol):
@@ -69,9 +72,11 @@ class LinkStats:
     frames_out: int
     envelopes_in: int
     envelopes_out: int
+    resent: int
     duplicates: int
     gaps: int
     closes: int
+    congested: bool
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,6 @@ class LinksStats:
     epoch: int
     links: list[LinkStats]
     dropped: dict[str, int]
-    held: int
 
 
 @dataclass
@@ -89,6 +93,7 @@ class _Peer:
     core: LinkCore
     subject: str = ""
     dirty: bool = False
+    congested: bool = False
 
 
 class Links:
@@ -122,16 +127,16 @@ class Links:
         self._dirty: list[_Peer] = []
         self._flush_handle: asyncio.Handle | None = None
         self._ack_handle: asyncio.Handle | None = None
-        self._held = HeldFrames()
         self._dropped: Counter[str] = Counter()
         self._received: Received | None = None
         self._down: Handlers[str, str] = Handlers("closed link")
+        self._congestion: Handlers[str, bool] = Handlers("congested link")
         self._subscription: Subscription | None = None
         self._tasks = Tasks("links")
 
     async def __aenter__(self) -> Self:
         self._members.on_change(self._on_member)
-        self._connection.on_reconnect(self._schedule_flush)
+        self._connection.on_reconnect(self._reconnected)
         self._connection.on_problem(self._on_problem)
         self._tasks.start(self._keep_house(), "housekeeping")
         return self
@@ -154,6 +159,10 @@ class Links:
     def on_down(self, handler: Down) -> None:
         """``handler(node, reason)`` is told once for each session that ends."""
         self._down.add(handler)
+
+    def on_congestion(self, handler: Congestion) -> None:
+        """``handler(node, congested)`` is told when too much waits for a peer, and when there is room again."""
+        self._congestion.add(handler)
 
     # -- this node's registration
 
@@ -207,17 +216,24 @@ class Links:
         """Queue one envelope for ``node``.
 
         Raises MessageTooBig; NodeDown when the node's registration ended; Unavailable when the node is unknown,
-        the link is closed, too much waits for it, or NATS is away. Nothing was queued then.
+        the link is closed, or far too much waits for it. Nothing was queued then.
         """
         peer = self._peers.get(node)
-        if peer is None or not self._sending or not self._connection.connected:
+        if peer is None or not self._sending:
             raise self._refusal(node)
         peer.core.send(pack(envelope, self._max_message))
         if not peer.dirty:
-            peer.dirty = True
-            self._dirty.append(peer)
-            if self._flush_handle is None:
-                self._flush_handle = asyncio.get_running_loop().call_soon(self._flush)
+            self._mark(peer)
+        if not peer.congested and peer.core.congested:
+            peer.congested = True
+            self._congestion.tell(node, True)
+
+    def _mark(self, peer: _Peer) -> None:
+        """The peer has something to publish, at the end of this turn of the loop."""
+        peer.dirty = True
+        self._dirty.append(peer)
+        if self._flush_handle is None:
+            self._flush_handle = asyncio.get_running_loop().call_soon(self._flush)
 
     def close(self, node: str, reason: str) -> None:
         """Close the link to ``node``, if there is one; the next session begins at once."""
@@ -230,9 +246,15 @@ class Links:
             if node in self._former:
                 return NodeDown(node, self._former[node])
             return Unavailable(f"no node {node!r} is registered; look at the nodes of this cluster")
-        if not self._sending:
-            return Unavailable(f"this node is not registered now, nothing was sent to {node}; try again")
-        return Unavailable(f"no connection to NATS, nothing was sent to {node}; try again")
+        return Unavailable(f"this node is not registered now, nothing was sent to {node}; try again")
+
+    def _reconnected(self) -> None:
+        now = self._clock()
+        for peer in self._peers.values():
+            peer.core.reconnected(now)
+            if peer.core.to_publish and not peer.dirty:
+                self._mark(peer)
+        self._schedule_flush()
 
     def _schedule_flush(self) -> None:
         if self._dirty and self._flush_handle is None:
@@ -258,7 +280,7 @@ class Links:
         try:
             self._connection.publish(subject, payload)
         except (NotConnected, Unavailable) as error:
-            # The frame is lost like any other on the way: the gap closes the link when the next one arrives.
+            # lost like any other on the way: it goes again
             self._drop("not connected", subject, str(error))
         except MessageTooBig as error:
             self._drop("too big", subject, f"{error} (max_payload of the NATS server: set it to 1 MiB or more)")
@@ -295,13 +317,19 @@ class Links:
         actions = peer.core.frame(frame, size, self._clock(), self._members.applied)
         if peer.core.ack_due is not None and self._ack_handle is None:
             self._ack_handle = asyncio.get_running_loop().call_later(ACK_DELAY, self._acknowledge)
-        for action in actions:
-            if isinstance(action, Hold):
-                self._hold(src, frame, size)
         self._perform(src, peer, actions)
+        if peer.core.to_publish and not peer.dirty:
+            self._mark(peer)
+        if peer.congested:
+            self._relieve(src, peer)
+
+    def _relieve(self, node: str, peer: _Peer) -> None:
+        if peer.core.relieved:
+            peer.congested = False
+            self._congestion.tell(node, False)
 
     def _stranger(self, src: str) -> _Peer:
-        """A core for a sender the watch does not show: it can only hold or reject, and is not kept."""
+        """A core for a sender the watch does not show: it can only ignore or reject, and is not kept."""
         peer = _Peer(LinkCore(self._node, src, self._limits))
         peer.core.pair(self._epoch, 0, "")
         return peer
@@ -316,14 +344,15 @@ class Links:
                     self._publish(self._subjects.data(node, epoch, self._node), payload)
                 case Closed(reason):
                     self._closed(node, peer.core, reason)
-                case Hold():
-                    pass
 
     def _closed(self, node: str, core: LinkCore, reason: str) -> None:
         # the end of all links is told by whoever ended them, and a peer that said it leaves is meant to go
         say = log.warning if self._epoch and node not in self._leaving else log.info
         say("link closed", peer=node, reason=reason, n=core.n)
         self._down.tell(node, reason)
+        peer = self._peers.get(node)
+        if peer is not None and peer.congested:
+            self._relieve(node, peer)
 
     def _acknowledge(self) -> None:
         self._ack_handle = None
@@ -335,20 +364,6 @@ class Links:
         count = self._dropped[why]
         if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
             log.warning("frame dropped", why=why, subject=subject, detail=detail, count=count)
-
-    # -- frames from nodes the watch has not shown yet
-
-    def _hold(self, src: str, frame: Frame, size: int) -> None:
-        if not self._held.add(src, frame, size, self._clock()):
-            self._drop("held too many", src, "the watch is behind")
-
-    def _replay(self, src: str) -> None:
-        for frame, size in self._held.take(src):
-            self._on_frame(src, frame, size)
-
-    def _expire(self, now: float) -> None:
-        for src, frame in self._held.expire(now):
-            self._drop("sender unknown", src, f"epoch {frame.src_epoch} did not show in the watch")
 
     # -- what the watch and the connection say
 
@@ -368,7 +383,6 @@ class Links:
             self._note_leaving(after)
             self._former.pop(member.node, None)
             self._pair(after.node, after.epoch, f"node {after.node} registered anew")
-            self._replay(after.node)
 
     def _note_leaving(self, member: Member) -> None:
         if member.state is NodeState.DRAINING:
@@ -393,22 +407,21 @@ class Links:
         self._perform(node, peer, actions)
 
     def _on_problem(self, problem: Problem) -> None:
-        """A dropped or refused frame means a lost one: close at once rather than at the next gap."""
-        if problem.trouble is Trouble.SUBSCRIBE_DENIED:
+        """What the server forbids to publish is lost for good: close, rather than try until the time is over."""
+        if problem.trouble is not Trouble.PUBLISH_DENIED:
             return
-        source = problem.trouble is Trouble.SLOW_CONSUMER
         for node, peer in list(self._peers.items()):
-            subject = self._subjects.data(self._node, self._epoch, node) if source else peer.subject
-            if subject.lower() == problem.subject.lower():
+            # a session nothing was exchanged in is left alone: its own announcement is what was forbidden
+            if peer.subject.lower() == problem.subject.lower() and peer.core.carried:
                 self.close(node, f"{problem.trouble.value}: {problem.subject}")
 
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING)
             now = self._clock()
+            connected = self._connection.connected
             for node, peer in list(self._peers.items()):
-                self._perform(node, peer, peer.core.tick(now))
-            self._expire(now)
+                self._perform(node, peer, peer.core.tick(now, connected))
             self._schedule_flush()
 
     def stats(self) -> LinksStats:
@@ -416,7 +429,6 @@ class Links:
             epoch=self._epoch,
             links=[_stats(node, peer.core) for node, peer in sorted(self._peers.items())],
             dropped=dict(self._dropped),
-            held=len(self._held),
         )
 
 
@@ -433,7 +445,9 @@ def _stats(node: str, core: LinkCore) -> LinkStats:
         frames_out=counters.frames_out,
         envelopes_in=counters.envelopes_in,
         envelopes_out=counters.envelopes_out,
+        resent=counters.resent,
         duplicates=counters.duplicates,
         gaps=counters.gaps,
         closes=counters.closes,
+        congested=core.congested,
     )

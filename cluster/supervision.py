@@ -141,7 +141,8 @@ class Supervision:
     """One supervised child. ``handle`` takes an event and says what to do; the table is above."""
 
     def __init__(self, policy: RestartPolicy) -> None:
-        self._policy = policy
+        self.policy = policy
+        """May be replaced at any time; it counts for what comes next."""
         self.state = ServiceState.STOPPED
         self.attempts = 0
         """Starts since the child was last stable."""
@@ -206,17 +207,17 @@ class Supervision:
         if event.retryable is False:
             self.state = ServiceState.EXITED
             return [GiveUp(f"its error is final: {event.error}")]
-        if ran >= self._policy.stable_threshold.total_seconds():
+        if ran >= self.policy.stable_threshold.total_seconds():
             self.attempts = self._failures = 0
         return self._again(event)
 
     def _again(self, event: ChildExited) -> list[Action]:
-        most = self._policy.max_attempts
+        most = self.policy.max_attempts
         if most and self.attempts >= most:
             self.state = ServiceState.FAILED
             return [GiveUp(f"{self.attempts} starts in a row failed, the last with: {event.error}")]
         self._failures += 1
-        delay = self._policy.delay(self._failures, event.jitter)
+        delay = self.policy.delay(self._failures, event.jitter)
         self.state = ServiceState.STARTING
         self.attempts += 1
         self.restarts += 1
@@ -233,7 +234,7 @@ class Supervision:
         return [CancelStart()]
 
     def _stop_child(self) -> StopChild:
-        return StopChild(self._stop_reason or "service stopping", self._policy.stop_timeout.total_seconds())
+        return StopChild(self._stop_reason or "service stopping", self.policy.stop_timeout.total_seconds())
 
     def _stop_timed_out(self) -> list[Action]:
         if self.state is not ServiceState.STOPPING or not self._child_lives:

@@ -10,7 +10,6 @@ wait at a time.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,31 +17,18 @@ from typing import Any
 import msgpack
 import structlog
 
-from cluster.envelope import Kind, Status, to_raw, to_text, unpack
+from cluster.envelope import to_text, unpack
 from cluster.errors import CallTimeout, ClusterError, MessageTooBig
 from cluster.names import Names
-from cluster.pid import Pid, host_address, is_pid
 from cluster.tasks import Tasks
-from node.ports import Exit, Port, Ports, Refused
+from node.acting import Acting
+from node.pages import PAGE_ITEMS, Pages
+from node.ports import Ports, Refused
+from node.query import BadQuery, NotFound, Query, text_of, timeout_of
 
 log = structlog.get_logger("wippy.admin")
 
-DEFAULT_TIMEOUT = 5.0
-MAX_TIMEOUT = 300.0
 MAX_WAITING = 1000
-NAME_MOVES = 2.0
-"""Seconds a query waits for a name to show its new holder, when the former one says that it has it no more."""
-POLL = 0.02
-SYSTEM_HOST = "node:system"
-Query = dict[str, Any]
-
-
-class BadQuery(ClusterError, ValueError):
-    """A query that lacks something or asks for nothing known."""
-
-
-class NotFound(ClusterError):
-    """What the query names is not there."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +37,8 @@ class NodeState:
 
     node: str
     health: Callable[[], dict[str, Any]]
+    converged: Callable[[int, float], Awaitable[dict[str, Any]]]
+    """How far this node is with a version of the registry, waiting so many seconds for it."""
     processes: Callable[[], Awaitable[list[dict[str, Any]]]]
     inspect: Callable[[str], Awaitable[dict[str, Any] | None]]
     stats: Callable[[], dict[str, Any]]
@@ -63,24 +51,26 @@ class Admin:
 
     def __init__(self, state: NodeState, ports: Ports, names: Names, tasks: Tasks) -> None:
         self._state = state
-        self._ports = ports
+        self._acting = Acting(state.node, ports, names, tasks)
         self._names = names
         self._tasks = tasks
         self._waiting = 0
+        self._pages = Pages()
         self._ops: dict[str, Callable[[Query], Awaitable[Any]]] = {
             "health": self._health,
+            "converged": self._converged,
             "stats": self._stats,
             "list": self._list,
             "inspect": self._inspect,
             "names": self._list_names,
             "services": self._services,
             "dead_letters": self._dead_letters,
-            "send": self._send,
-            "call": self._call,
-            "call_function": self._call_function,
-            "spawn": self._spawn,
-            "cancel": self._cancel,
-            "terminate": self._terminate,
+            "send": self._acting.send,
+            "call": self._acting.call,
+            "call_function": self._acting.call_function,
+            "spawn": self._acting.spawn,
+            "cancel": self._acting.cancel,
+            "terminate": self._acting.terminate,
         }
 
     def on_query(self, payload: bytes, answer: Callable[[bytes], Awaitable[None]]) -> None:
@@ -133,153 +123,55 @@ class Admin:
     async def _health(self, query: Query) -> Any:
         return self._state.health()
 
+    async def _converged(self, query: Query) -> Any:
+        version = query.get("version")
+        if isinstance(version, bool) or not isinstance(version, int) or version < 0:
+            raise BadQuery(f"op 'converged' expects a version as a number, got {version!r}")
+        return await self._state.converged(version, timeout_of(query))
+
     async def _stats(self, query: Query) -> Any:
         return self._state.stats()
 
     async def _list(self, query: Query) -> Any:
-        return await self._state.processes()
+        """Processes, a page at a time; ``host`` and ``entry`` leave the others out."""
+        if "cursor" in query:
+            return self._page(query)
+        wanted = {field: text_of(query, field) for field in ("host", "entry") if query.get(field) is not None}
+        found = [
+            one
+            for one in await self._state.processes()
+            if all(one.get(field) == value for field, value in wanted.items())
+        ]
+        return self._page(query, sorted(found, key=lambda one: one.get("started", 0)))
+
+    def _page(self, query: Query, items: list[Any] | None = None) -> dict[str, Any]:
+        """The first page of ``items``, or the page at the query's cursor."""
+        limit = query.get("limit", PAGE_ITEMS)
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise BadQuery(f"op {query['op']!r} expects a limit of 1 or more, got {limit!r}")
+        return self._pages.next(text_of(query, "cursor"), limit) if items is None else self._pages.first(items, limit)
 
     async def _inspect(self, query: Query) -> Any:
-        found = await self._state.inspect(_text(query, "pid"))
+        found = await self._state.inspect(text_of(query, "pid"))
         if found is None:
             raise NotFound(f"no process {query['pid']} on node {self._state.node}")
         return found
 
     async def _list_names(self, query: Query) -> Any:
-        return [
+        """Names, a page at a time."""
+        if "cursor" in query:
+            return self._page(query)
+        names = [
             {"name": name, "pid": held.pid, "scope": int(held.scope), "revision": held.revision}
             for name, held in self._names.all()
         ]
+        return self._page(query, names)
 
     async def _services(self, query: Query) -> Any:
         return self._state.services()
 
     async def _dead_letters(self, query: Query) -> Any:
         return self._state.dead_letters()
-
-    async def _send(self, query: Query) -> Any:
-        port = self._ports.open("node:client")
-        try:
-            return {"pid": (await self._deliver(port, query, _timeout(query))).decode()}
-        finally:
-            port.close()
-
-    async def _call(self, query: Query) -> Any:
-        timeout = _timeout(query)
-        port = self._ports.open("node:client")
-        failed: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        port.on_exit = lambda ended: _note_failure(failed, ended)
-        try:
-            try:
-                async with asyncio.timeout(timeout):
-                    pid = await self._deliver(port, query, timeout)
-                    self._tasks.start(_watch(port, pid, timeout), "watch callee")
-                    sender, topic, reply = await _first_reply(port, failed)
-            except TimeoutError:
-                raise CallTimeout(f"call to {query['to']}", timeout) from None
-            return {"pid": pid, "from": sender, "topic": topic, "payloads": reply}
-        finally:
-            port.close()
-
-    async def _deliver(self, port: Port, query: Query, timeout: float) -> bytes:
-        """Send the query's message; the PID that accepted it. A name that changes hands is resolved once more."""
-        to, topic = _text(query, "to"), _topic(query)
-        payloads = [to_raw(query["payload"])] if "payload" in query else []
-        pid, name, revision = self._resolve(to)
-        try:
-            await port.send(pid, topic, payloads, timeout=timeout, name=name, revision=revision)
-        except Refused as error:
-            if error.status is not Status.STALE_NAME:
-                raise
-            await self._moved(name, revision)
-            pid, name, revision = self._resolve(to)
-            await port.send(pid, topic, payloads, timeout=timeout, name=name, revision=revision)
-        return pid
-
-    async def _moved(self, name: str, revision: int) -> None:
-        """Wait until the name is seen to have another holder, or long enough."""
-        deadline = time.monotonic() + NAME_MOVES
-        while time.monotonic() < deadline:
-            held = self._names.lookup(name)
-            if held is not None and held.revision != revision:
-                return
-            await asyncio.sleep(POLL)
-
-    async def _call_function(self, query: Query) -> Any:
-        args, timeout = _args(query), _timeout(query)
-        host = host_address(str(query.get("node") or self._state.node), SYSTEM_HOST).encode()
-        port = self._ports.open("node:client")
-        try:
-            function = _text(query, "id").encode()
-            options = {b"timeout": int(timeout * 1000)}
-            return await port.request(Kind.CALL, host, function, args, options, timeout=timeout)
-        finally:
-            port.close()
-
-    async def _spawn(self, query: Query) -> Any:
-        host = _text(query, "host")
-        node, _, name = host.rpartition("@")
-        address = host_address(node or self._state.node, name).encode()
-        port = self._ports.open("node:client")
-        try:
-            return await port.spawn(address, _text(query, "id"), _args(query), {}, timeout=_timeout(query))
-        finally:
-            port.close()
-
-    async def _cancel(self, query: Query) -> Any:
-        reason = str(query.get("reason") or "cancelled by operator")
-        return await self._signal(query, Kind.CANCEL, reason.encode())
-
-    async def _terminate(self, query: Query) -> Any:
-        return await self._signal(query, Kind.TERMINATE)
-
-    async def _signal(self, query: Query, kind: Kind, *rest: Any) -> Any:
-        port: Port = self._ports.open("node:client")
-        try:
-            pid, _, _ = self._resolve(_text(query, "to"))
-            await port.request(kind, pid, *rest, timeout=_timeout(query))
-            return {"pid": pid.decode()}
-        finally:
-            port.close()
-
-    def _resolve(self, target: str) -> tuple[bytes, str, int]:
-        """(PID, name, revision) of a PID text or a registered name; name "" when it was a PID."""
-        if is_pid(target):
-            return str(Pid.parse(target)).encode(), "", 0
-        held = self._names.lookup(target)
-        if held is None:
-            raise NotFound(f"noproc: no process is registered as {target!r}; `wippy names` shows the names")
-        return held.pid.encode(), target, held.revision
-
-
-async def _watch(port: Port, pid: bytes, timeout: float) -> None:
-    """Monitor the callee, so that a caller need not wait for one that failed. Its end may be told already."""
-    try:
-        await port.request(Kind.MONITOR, pid, timeout=timeout)
-    except (Refused, CallTimeout) as error:
-        log.debug("callee is not watched", pid=pid.decode(), reason=str(error))
-
-
-def _note_failure(failed: asyncio.Future[Exit], ended: Exit) -> None:
-    """A callee that returned may have left the answer to another process; one that failed has not answered."""
-    if ended.error is not None and not failed.done():
-        failed.set_result(ended)
-
-
-async def _first_reply(port: Port, failed: asyncio.Future[Exit]) -> tuple[bytes, bytes, list[Any]]:
-    """The first message to the port. Raises Refused when the callee fails before there is one."""
-    async with Tasks("call") as tasks:
-        reply = tasks.start(port.messages.get(), "reply")
-        waited: set[asyncio.Future[Any]] = {reply, failed}
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        if reply.done():
-            return reply.result()
-        if not port.messages.empty():
-            return port.messages.get_nowait()
-        ended = failed.result()
-    error = ended.error or {}
-    message = f"process {ended.pid.decode()} failed before it answered: {error.get('message', 'no reason given')}"
-    raise Refused(Status.ERROR, {**error, "message": message})
 
 
 def _packed(answer: dict[str, Any]) -> bytes:
@@ -289,34 +181,3 @@ def _packed(answer: dict[str, Any]) -> bytes:
 
 def _failure(kind: str, message: str, code: str) -> dict[str, Any]:
     return {"ok": False, "error": {"kind": kind, "message": message, "code": code}}
-
-
-def _text(query: Query, field: str) -> str:
-    value = query.get(field)
-    if not isinstance(value, str) or not value:
-        raise BadQuery(f"op {query['op']!r} expects a text field {field!r}, got {value!r}")
-    return value
-
-
-def _topic(query: Query) -> str:
-    topic = _text(query, "topic")
-    if topic.startswith("@"):
-        raise BadQuery(f"topic {topic!r} is reserved: topics of messages can't start with '@'")
-    return topic
-
-
-def _args(query: Query) -> list[Any]:
-    args = query.get("args", [])
-    if not isinstance(args, list):
-        raise BadQuery(f"op {query['op']!r} expects a list 'args', got {args!r}")
-    raw: list[Any] = to_raw(args)
-    return raw
-
-
-def _timeout(query: Query) -> float:
-    timeout = query.get("timeout") or DEFAULT_TIMEOUT
-    if not isinstance(timeout, int | float):
-        raise BadQuery(f"expected a timeout in seconds, got {timeout!r}")
-    if not 0 < timeout <= MAX_TIMEOUT:
-        raise BadQuery(f"expected a timeout of 0 to {MAX_TIMEOUT:g} seconds, got {timeout:g}")
-    return timeout

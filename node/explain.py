@@ -40,6 +40,14 @@ def _message(detail: Any, known: list[str], name: str) -> str:
             return f"expected {words} {detail['ctx'][key]}, got {_shown(detail['input'])}"
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"expected a map of fields, got {_shown(detail['input'])}"
+        case "too_short" | "string_too_short":
+            things = "characters" if detail["type"].startswith("string") else "items"
+            least = detail["ctx"].get("min_length", 1)
+            wanted = f"at least {least} {things}" if least > 1 else f"at least one {things[:-1]}"
+            return f"expected {wanted}, got {_shown(detail['input'])}"
+        case "too_long" | "string_too_long":
+            things = "characters" if detail["type"].startswith("string") else "items"
+            return f"expected at most {detail['ctx']['max_length']} {things}, got {_shown(detail['input'])}"
         case "string_pattern_mismatch":
             return f"expected a text that matches {detail['ctx']['pattern']}, got {_shown(detail['input'])}"
         case _:

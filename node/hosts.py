@@ -1,15 +1,16 @@
-"""The hosts of a node: one Lua VM per ``process.host`` and ``terminal.host``, and one for the node itself.
+"""The hosts of a node: the workers of each ``process.host`` and ``terminal.host``, and one VM for the node itself.
 
-A host's VM has a slot (1..63) for its life; slots are not handed out twice, because the
-counters of a slot's PIDs must never go back. What VMs put out is sorted here: envelopes to
-the router, operations to the module dispatcher, requests for code to the registry.
+Each worker is a Lua VM with a slot (1..63) for its life. What VMs put out is sorted here:
+envelopes to the router, operations to the module dispatcher, requests for code to the
+registry. A host whose entry changes goes on: its limits change in place, workers are added,
+or retired until they are empty.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -17,19 +18,25 @@ from typing import Any, Protocol, Self
 import structlog
 
 from cluster.envelope import Kind, error_map, to_text
-from cluster.pid import VM_SLOTS
-from cluster.registry import Entry, RegistryState
-from node.host import Vm, VmConfig, VmStats
+from cluster.registry import Entry
+from cluster.tasks import Tasks
+from node.balance import effective_workers
+from node.host import Vm, VmConfig
 from node.host.boundary import Item, Out
 from node.host.vm import StepObserver
+from node.limits import Sizing
 from node.modules import Dispatcher
 from node.router import Router
+from node.slots import Slots
+from node.workers import Counters, Host, HostStats, Worker
 
 log = structlog.get_logger("wippy.hosts")
 
 SYSTEM_HOST = "node:system"
 HOST_KINDS = frozenset({"process.host", "terminal.host"})
 STOP_GRACE = timedelta(seconds=2)
+LOOK = 1.0
+"""Seconds between two looks at how busy the workers are."""
 ROUTED = 32
 """Items below are envelopes."""
 ACTS = frozenset({Kind.MESSAGE, Kind.SPAWN, Kind.CALL, Kind.CANCEL, Kind.TERMINATE, Out.CALL, Out.CAST})
@@ -43,53 +50,6 @@ class Guard(Protocol):
     def guarded(self) -> Collection[bytes]: ...
 
     def may_act(self, pid: bytes) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What the kernel of a VM counted, as of the last ``refresh``. Mappings are by entry id, or by reason."""
-
-    live: Mapping[str, int] = field(default_factory=dict)
-    spawned: Mapping[str, int] = field(default_factory=dict)
-    exits: Mapping[str, int] = field(default_factory=dict)
-    dead_letters: Mapping[str, int] = field(default_factory=dict)
-    received: int = 0
-    mail: int = 0
-
-    @classmethod
-    def of(cls, told: dict[str, Any], mail: int) -> Counters:
-        entries: dict[str, dict[str, Any]] = told["entries"] or {}
-        exits: dict[str, int] = {}
-        for counts in entries.values():
-            for reason, number in (counts["exits"] or {}).items():
-                exits[reason] = exits.get(reason, 0) + number
-        return cls(
-            live={entry: counts["live"] for entry, counts in entries.items()},
-            spawned={entry: counts["spawned"] for entry, counts in entries.items()},
-            exits=exits,
-            dead_letters=told["dead_letters"],
-            received=sum(counts["received"] for counts in entries.values()),
-            mail=mail,
-        )
-
-
-@dataclass
-class _Host:
-    """A host that runs. ``entry`` is None for the node's own."""
-
-    vm: Vm
-    entry: Entry | None
-    counters: Counters = Counters()
-
-
-@dataclass(frozen=True)
-class HostStats:
-    """One host's figures."""
-
-    host: str
-    kind: str
-    vm: VmStats
-    counters: Counters
 
 
 class Hosts:
@@ -106,7 +66,7 @@ class Hosts:
         halves: dict[str, str],
         config: VmConfig,
         code: Callable[[str], dict[bytes, Any]],
-        tune: Callable[[Entry, VmConfig], VmConfig],
+        tune: Callable[[Entry, VmConfig], Sizing],
         names: Callable[[], dict[str, tuple[str, int]]],
         on_step: StepObserver,
         on_failure: Callable[[str, BaseException], None],
@@ -126,17 +86,21 @@ class Hosts:
         self._on_failure = on_failure
         self._terminals = terminals
         self._guard = guard
-        self._slots = iter(range(1, VM_SLOTS))
-        self._running: dict[str, _Host] = {}
+        self._slots = Slots()
+        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._running: dict[str, Host] = {}
+        self._tasks = Tasks("hosts")
         self._on_ended: list[Callable[[bytes, dict[str, Any] | None], None]] = []
 
     async def __aenter__(self) -> Self:
-        await self._start(SYSTEM_HOST, None, self._config)
+        await self._start(SYSTEM_HOST, None, Sizing(self._config))
+        self._tasks.start(self._look(), "look")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._tasks.close()
         ended = await asyncio.gather(*(self._stop(host) for host in list(self._running)), return_exceptions=True)
         for problem in ended:
             if isinstance(problem, BaseException):
@@ -146,42 +110,40 @@ class Hosts:
         """Call back with (pid, error) when a process ends that has a name, a stream or is tracked."""
         self._on_ended.append(callback)
 
-    async def converge(self, state: RegistryState) -> dict[str, str]:
-        """Start the VMs of new hosts, stop those of removed ones."""
-        wanted = {entry.id: entry for entry in state.entries() if entry.kind in HOST_KINDS}
-        failed: dict[str, str] = {}
-        for host in [h for h, running in self._running.items() if _is_obsolete(running, wanted.get(h))]:
-            await self._stop(host)
-        for host, entry in wanted.items():
-            running = self._running.get(host)
-            if running is not None:
-                running.entry = entry
-                continue
-            try:
-                await self._start(host, entry, self._tune(entry, self._config))
-            except (OSError, ValueError, RuntimeError) as error:
-                failed[host] = str(error)
-        return failed
+    def handles(self, kind: str) -> bool:
+        return kind in HOST_KINDS
+
+    async def put(self, entry: Entry) -> None:
+        """Start the host; one that runs is given in place what may change. Raises OSError, ValueError, RuntimeError."""
+        wanted = self._tune(entry, self._config)
+        running = self._running.get(entry.id)
+        if running is not None and running.entry is not None and running.entry.kind == entry.kind:
+            running.entry = entry
+            await self._resize(running, wanted)
+            return
+        if running is not None:
+            await self._stop(entry.id)
+        await self._start(entry.id, entry, wanted)
+
+    async def remove(self, id: str) -> None:
+        """Stop the host, its processes first."""
+        if id in self._running:
+            await self._stop(id)
 
     async def drain(self, reason: str, grace: timedelta) -> None:
         """CANCEL every process of every host, kill what is left after ``grace``."""
-        await asyncio.gather(*(host.vm.stop(reason, grace) for host in self._running.values()))
+        await asyncio.gather(*(vm.stop(reason, grace) for vm in self.vms()))
 
     async def refresh(self) -> None:
         """Ask the kernels for what only they count."""
-
-        async def ask(host: _Host) -> None:
-            told, mail = await asyncio.gather(host.vm.query(b"counters"), host.vm.query(b"mail"))
-            host.counters = Counters.of(to_text(told), int(mail))
-
-        await asyncio.gather(*(ask(host) for host in self._answering()))
+        await asyncio.gather(*(_refresh(worker) for worker in self._answering()))
 
     def broken(self) -> list[str]:
-        """Hosts whose VM is gone."""
-        return [host for host, running in self._running.items() if running.vm.stats().failed]
+        """Hosts with a VM that is gone."""
+        return [host for host, running in self._running.items() if any(w.vm.failed for w in running.workers)]
 
     def vms(self) -> list[Vm]:
-        return [running.vm for running in self._running.values()]
+        return [worker.vm for running in self._running.values() for worker in running.workers]
 
     def terminal(self) -> str | None:
         """The one terminal host, None when there is none. Raises ValueError when there are several."""
@@ -192,69 +154,151 @@ class Hosts:
 
     async def processes(self) -> list[dict[str, Any]]:
         """All processes of the node, host by host."""
-        listed = await asyncio.gather(*(running.vm.query(b"list") for running in self._answering()))
-        return [to_text(process) for some in listed for process in some]
+        workers = self._answering()
+        listed = await asyncio.gather(*(worker.vm.query(b"list") for worker in workers))
+        return [
+            {**to_text(process), "worker": worker.number}
+            for worker, some in zip(workers, listed, strict=True)
+            for process in some
+        ]
 
     async def inspect(self, pid: str, slot: int) -> dict[str, Any] | None:
-        for running in self._answering():
-            if running.vm.slot == slot:
-                found: dict[str, Any] | None = to_text(await running.vm.query(b"inspect", pid.encode()))
-                return found
+        """Everything the VM in ``slot`` knows of a process, None when it has none of that PID."""
+        for running in self._running.values():
+            for worker in running.answering():
+                if worker.vm.slot == slot:
+                    return _shown(await worker.vm.query(b"inspect", pid.encode()), running, worker)
         return None
 
-    def _answering(self) -> list[_Host]:
-        return [host for host in self._running.values() if not host.vm.stats().failed]
+    def _answering(self) -> list[Worker]:
+        return [worker for running in self._running.values() for worker in running.answering()]
 
     def code_changed(self, ids: set[str]) -> None:
         """These entries changed: VMs drop what they compiled of them."""
         item = [44, [one.encode() for one in sorted(ids)]]
-        for host in self._running.values():
-            host.vm.post(item)
+        for vm in self.vms():
+            vm.post(item)
 
     def stats(self) -> list[HostStats]:
-        return [
-            HostStats(host, running.entry.kind if running.entry else "node", running.vm.stats(), running.counters)
-            for host, running in self._running.items()
-        ]
+        return [running.stats() for running in self._running.values()]
 
-    async def _start(self, host: str, entry: Entry | None, config: VmConfig) -> None:
-        slot = next(self._slots, None)
-        if slot is None:
-            raise RuntimeError(f"a node can start {VM_SLOTS - 1} hosts in its life; restart it to add {host}")
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            for running in list(self._running.values()):
+                running.look()
+                for worker in [one for one in running.workers if one.retiring and not one.ending]:
+                    await self._end_if_empty(running, worker)
+
+    async def _end_if_empty(self, running: Host, worker: Worker) -> None:
+        """A retiring worker ends when nothing lives in it and nothing is on its way there."""
+        stats = worker.vm.stats()
+        if not stats.failed:
+            try:
+                if stats.processes or stats.waiting_in or not await worker.vm.query(b"idle"):
+                    return
+            except TimeoutError:
+                return
+        if worker.retiring and worker in running.workers:
+            worker.ending = True
+            await self._end(running, worker)
+            log.info("worker ended", host=running.host_id, worker=worker.number, workers=len(running.workers))
+
+    async def _start(self, host: str, entry: Entry | None, wanted: Sizing) -> None:
+        running = Host(host, entry, wanted.config, wanted.workers)
+        number = self._effective(running)
+        try:
+            for _ in range(number):
+                await self._add_worker(running)
+        except BaseException:
+            for worker in list(running.workers):
+                await self._end(running, worker)
+            raise
+        self._running[host] = self._router.hosts[host] = running
+        log.debug("host started", host=host, workers=number, slots=[worker.vm.slot for worker in running.workers])
+
+    def _effective(self, running: Host) -> int:
+        number = effective_workers(running.asked, self._cores)
+        if number < running.asked:
+            log.warning(
+                "host gets fewer workers than it asks for",
+                host=running.host_id,
+                asked=running.asked,
+                workers=number,
+                cores=self._cores,
+            )
+        return number
+
+    async def _resize(self, running: Host, wanted: Sizing) -> None:
+        """Bring a host that runs to its new limits and number of workers."""
+        if wanted.config != running.config:
+            running.config = wanted.config
+            for worker in running.workers:
+                worker.vm.change(wanted.config)
+        if wanted.workers == running.asked:
+            return
+        running.asked = wanted.workers
+        number = self._effective(running)
+        for worker in [one for one in running.workers if one.retiring and not one.ending]:
+            worker.retiring = len(running.staying()) >= number
+        while len(running.staying()) < number:
+            await self._add_worker(running)
+        staying = sorted(running.staying(), key=lambda worker: (worker.load.processes, -worker.number))
+        for worker in staying[: len(staying) - number]:
+            worker.retiring = True
+        running.look()
+        log.info("host resized", host=running.host_id, workers=number, retiring=len(running.workers) - number)
+
+    async def _add_worker(self, running: Host) -> None:
+        slot, counter = self._slots.take()
         vm = Vm(
             slot=slot,
             node=self._node,
             incarnation=self._incarnation,
-            host_id=host,
-            config=config if entry is None or entry.kind != "terminal.host" else replace(config, single=True),
+            host_id=running.host_id,
+            config=running.config,
             modules=self._halves,
             on_output=self._take,
             on_step=self._on_step,
             on_failure=lambda vm, error: self._on_failure(f"VM of {vm.host_id}", error),
+            counter=counter,
         )
         try:
             await vm.__aenter__()
         except BaseException:
             await vm.__aexit__(None, None, None)
+            self._slots.give_back(slot, counter)
             raise
-        self._running[host] = _Host(vm, entry)
+        running.add(vm)
+        self._router.greet(vm)
         for name, (pid, revision) in self._names().items():
             vm.post([43, name.encode(), pid.encode(), revision])
-        if entry is not None and entry.kind == "terminal.host":
+        if running.entry is not None and running.entry.kind == "terminal.host":
             self._terminals.add(slot)
         self._router.slots[slot] = vm
-        self._router.hosts[host] = vm
-        log.debug("host started", host=host, slot=slot)
 
     async def _stop(self, host: str) -> None:
         running = self._running[host]
         self._router.hosts.pop(host, None)
-        await running.vm.stop("host stopping", STOP_GRACE)
+        await asyncio.gather(*(self._end(running, worker) for worker in list(running.workers)))
         del self._running[host]
-        self._router.slots.pop(running.vm.slot, None)
-        self._terminals.discard(running.vm.slot)
-        self._dispatcher.vm_ended(running.vm)
-        await running.vm.__aexit__(None, None, None)
+
+    async def _end(self, running: Host, worker: Worker) -> None:
+        """End a worker, its processes first. Its slot is free afterwards."""
+        vm = worker.vm
+        await vm.stop("host stopping", STOP_GRACE)
+        if not vm.failed:
+            try:
+                await _refresh(worker)
+            except TimeoutError:
+                log.warning("figures of a worker are lost", host=running.host_id, worker=worker.number)
+        self._router.slots.pop(vm.slot, None)
+        self._terminals.discard(vm.slot)
+        self._dispatcher.vm_ended(vm)
+        await vm.__aexit__(None, None, None)
+        running.drop(worker)
+        if vm.gone:
+            self._slots.give_back(vm.slot, vm.stats().counter)
 
     def _take(self, vm: Vm, items: list[Item]) -> None:
         """Everything a VM put out in one step, in order."""
@@ -267,7 +311,7 @@ class Hosts:
                 route(item)
                 continue
             match op:
-                case Out.CALL | Out.CAST | Out.TAKEN_BACK:
+                case Out.CALL | Out.CAST | Out.TAKEN_BACK | Out.UPGRADED:
                     self._dispatcher.take(vm, item)
                 case Out.CODE:
                     self._give_code(vm, item[1], item[2])
@@ -301,6 +345,13 @@ class Hosts:
             callback(item[1], None if item[3] is None else to_text(item[3]))
 
 
-def _is_obsolete(running: _Host, wanted: Entry | None) -> bool:
-    """Whether a host's entry is gone, or is of another kind now. The node's own host has none."""
-    return running.entry is not None and (wanted is None or wanted.kind != running.entry.kind)
+async def _refresh(worker: Worker) -> None:
+    told, mail = await asyncio.gather(worker.vm.query(b"counters"), worker.vm.query(b"mail"))
+    worker.counters = Counters.of(to_text(told), int(mail))
+
+
+def _shown(found: Any, running: Host, worker: Worker) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    workers = {"worker": worker.number, "workers": len(running.workers), "workers_asked": running.asked}
+    return {**to_text(found), **workers}

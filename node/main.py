@@ -33,12 +33,14 @@ from cluster.registry import Entry
 from cluster.registry.publish import Take
 from cluster.subjects import Subjects
 from cluster.tasks import Tasks
+from node.assembly import build_parts
+from node.convergence import HANDLER_DEADLINE
 from node.execution import CannotRun, Execution
 from node.logins import etcd_tls, nats_credentials, nats_tls
 from node.logs import Logs
 from node.output import Output
 from node.ownership import Ownership
-from node.parts import CAPABILITY, Parts, build_parts
+from node.parts import CAPABILITY, Parts
 from node.settings import Settings
 from node.settings.schema import Etcd as EtcdSettings
 from node.settings.schema import Nats as NatsSettings
@@ -49,6 +51,8 @@ log = structlog.get_logger("wippy.node")
 INTERRUPTED = 130
 SETTLE = 10.0
 """Seconds `run -x` waits for the services of the application before it starts its entry."""
+FIRST_CONVERGENCE = 3 * HANDLER_DEADLINE
+"""Seconds until every entry of the registry was tried when a node starts."""
 SAME_SIGNAL = 0.02
 """Seconds within which a second signal is the first one told twice, as ``timeout`` does: to its child and its group."""
 
@@ -190,15 +194,16 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
         await stack.enter_async_context(parts.hosts)
         await stack.enter_async_context(parts.watchdog)
         await stack.enter_async_context(vital)
-        await parts.convergence.converge(parts.registry.state)
         parts.convergence.aim(parts.registry.state)
         vital.start(parts.convergence.run(), "convergence")
+        await _converged(parts)
         stack.push_async_callback(parts.drain, settings.shutdown.timeout)
 
         await parts.become_ready()
         ownership.begin()
         await stack.enter_async_context(parts.folding)
         await stack.enter_async_context(parts.collector)
+        await stack.enter_async_context(parts.room)
         vital.start(parts.supervisor.run(), "supervisor")
         parts.supervisor.open()
         stack.push_async_callback(parts.supervisor.stop, "service stopping")
@@ -214,6 +219,14 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
             stack.callback(options.on_ready.stopped)
         stack.push_async_callback(_leave_state, parts)
         yield parts
+
+
+async def _converged(parts: Parts) -> None:
+    """Wait until every entry was tried; what hangs for that long must not keep the node from serving the rest."""
+    try:
+        await parts.convergence.reached(parts.registry.state.version, FIRST_CONVERGENCE)
+    except TimeoutError:
+        log.error("not every entry could be tried; the node starts without", after=FIRST_CONVERGENCE)
 
 
 def _description(options: NodeOptions, incarnation: int, parts: Parts) -> Description:

@@ -17,8 +17,12 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
+from cluster.etcd import Status
+
 MAX_ENTRIES = 1000
 OTHER = "other"
+MAX_DEGRADED = 100
+MAX_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,18 @@ class Steps:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSample:
+    """One VM of a host."""
+
+    number: int
+    memory_bytes: int = 0
+    busy: float = 0.0
+    steps: Steps = Steps()
+
+
+@dataclass(frozen=True, slots=True)
 class HostSample:
-    """One VM. Mappings are by entry id, ``exits`` by reason."""
+    """One host. Mappings are by entry id, ``exits`` by reason, ``limit_hits`` and ``limits`` by limit."""
 
     host: str
     live: Mapping[str, int] = field(default_factory=dict)
@@ -40,8 +54,11 @@ class HostSample:
     exits: Mapping[str, int] = field(default_factory=dict)
     mailbox: int = 0
     """Messages that wait in mailboxes."""
-    memory_bytes: int = 0
-    steps: Steps = Steps()
+    workers: Sequence[WorkerSample] = ()
+    workers_asked: int = 1
+    short_of_memory: int = 0
+    limit_hits: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +71,8 @@ class LinkSample:
     envelopes_out: int = 0
     waiting_bytes: int = 0
     closes: int = 0
+    congested: bool = False
+    resent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +98,10 @@ class NodeSample:
     """By reason."""
     registry_version: int = -1
     registry_head: int | None = None
-    degraded: int = 0
+    degraded: Sequence[tuple[str, int, str]] = ()
+    """(entry, version since which it is so, reason)."""
+    etcd: Status | None = None
+    """As it answered last."""
     lease_seconds_left: float = 0.0
     links: Sequence[LinkSample] = ()
     nats: Sequence[NatsSample] = ()
@@ -115,17 +137,35 @@ PROCESSES = Family("wippy_processes", "Live processes.", ("host", "entry"))
 SPAWNED = Family("wippy_spawned_total", "Processes started.", ("host", "entry"))
 EXITS = Family("wippy_exits_total", "Processes that ended, by reason.", ("host", "reason"))
 MAILBOX = Family("wippy_mailbox_depth", "Messages waiting in mailboxes.", ("host",))
-STEPS = Family("wippy_vm_step_seconds", "Duration of steps of the Lua VM.", ("host",))
-MEMORY = Family("wippy_vm_memory_bytes", "Memory the Lua VM holds.", ("host",))
+WORKERS = Family("wippy_host_workers", "Workers of the host: Lua VMs with a thread each.", ("host",))
+ASKED = Family("wippy_host_workers_asked", "Workers the entry of the host asks for.", ("host",))
+LIMITS = Family("wippy_limit", "Limits of the host and its processes, in their units.", ("host", "limit"))
+HITS = Family("wippy_limit_hits_total", "Times a limit was met: refused, or killed for it.", ("host", "limit"))
+SHORT = Family("wippy_host_short_of_memory", "Workers that many small processes fill: nothing new starts.", ("host",))
+STEPS = Family("wippy_vm_step_seconds", "Duration of steps of the Lua VM.", ("host", "worker"))
+BUSY = Family(
+    "wippy_vm_busy", "Share of the last second the Lua VM ran; told when there are several.", ("host", "worker")
+)
+MEMORY = Family("wippy_vm_memory_bytes", "Memory the Lua VM holds.", ("host", "worker"))
 MESSAGES = Family("wippy_messages_total", "Messages, by path: local, remote_in, remote_out.", ("path",))
 DEAD_LETTERS = Family("wippy_dead_letters_total", "Messages nobody took, by reason.", ("reason",))
 REGISTRY = Family("wippy_registry_version", "Version of the registry this node has applied.")
 HEAD = Family("wippy_registry_head", "Newest version of the registry this node knows of.")
 DEGRADED = Family("wippy_degraded_entries", "Entries whose resource is not what the registry says.")
+DEGRADED_ENTRY = Family(
+    "wippy_degraded_entry",
+    f"1 for each of the first {MAX_DEGRADED} such entries, with the version it fails since and the reason.",
+    ("entry", "version", "reason"),
+)
+ETCD_SIZE = Family("wippy_etcd_db_bytes", "Size of etcd's database; it refuses changes at its quota, 2 GiB by default.")
+ETCD_IN_USE = Family("wippy_etcd_db_in_use_bytes", "What a defragmentation would leave of etcd's database.")
+ETCD_ALARM = Family("wippy_etcd_alarm", "1 while etcd has this alarm: NOSPACE (it is full) or CORRUPT.", ("alarm",))
 LEASE = Family("wippy_lease_ttl_seconds", "Seconds left of the node's lease; renewed every second.")
 LINK = Family("wippy_link_state", "1 when the link to the peer is open, else 0.", ("peer",))
 ENVELOPES = Family("wippy_link_envelopes_total", "Envelopes over links, by direction: in, out.", ("peer", "dir"))
 LINK_WAITING = Family("wippy_link_waiting_bytes", "Bytes accepted for the peer and not yet acknowledged.", ("peer",))
+LINK_CONGESTED = Family("wippy_link_congested", "1 while senders to the peer are held back, else 0.", ("peer",))
+LINK_RESENT = Family("wippy_link_frames_resent_total", "Frames sent again to the peer.", ("peer",))
 LINK_CLOSES = Family("wippy_link_closes_total", "Times the link to the peer closed.", ("peer",))
 NATS = Family("wippy_nats_connected", "1 when the connection to NATS is up.", ("connection",))
 RECONNECTS = Family("wippy_nats_reconnects_total", "Reconnects to NATS.", ("connection",))
@@ -155,7 +195,9 @@ class Collector(PrometheusCollector):
         yield _value(REGISTRY, sample.registry_version)
         if sample.registry_head is not None:
             yield _value(HEAD, sample.registry_head)
-        yield _value(DEGRADED, sample.degraded)
+        yield _value(DEGRADED, len(sample.degraded))
+        yield _degraded(sample.degraded)
+        yield from _etcd(sample.etcd)
         yield _value(LEASE, sample.lease_seconds_left)
         yield from _links(sample.links)
         yield from _nats(sample.nats)
@@ -165,6 +207,13 @@ class Collector(PrometheusCollector):
         dropped = DROPPED_LOGS.counter()
         dropped.add_metric([], sample.log_lines_dropped)
         yield dropped
+
+
+def _etcd(status: Status | None) -> Iterator[Metric]:
+    if status is not None:
+        yield _value(ETCD_SIZE, status.db_size)
+        yield _value(ETCD_IN_USE, status.db_in_use)
+        yield _gauges(ETCD_ALARM, {alarm: int(alarm in status.alarms) for alarm in ("NOSPACE", "CORRUPT")})
 
 
 def metrics_registry(sample: Callable[[], NodeSample]) -> CollectorRegistry:
@@ -183,7 +232,8 @@ def _build(sample: NodeSample) -> Metric:
 
 def _hosts(hosts: Sequence[HostSample]) -> Iterator[Metric]:
     processes, spawned, exits = PROCESSES.gauge(), SPAWNED.counter(), EXITS.counter()
-    mailbox, memory, steps = MAILBOX.gauge(), MEMORY.gauge(), STEPS.histogram()
+    mailbox, workers, asked, short = MAILBOX.gauge(), WORKERS.gauge(), ASKED.gauge(), SHORT.gauge()
+    limits, hits = LIMITS.gauge(), HITS.counter()
     for host in hosts:
         for entry, count in _bounded(host.live):
             processes.add_metric([host.host, entry], count)
@@ -192,9 +242,25 @@ def _hosts(hosts: Sequence[HostSample]) -> Iterator[Metric]:
         for reason, count in _bounded(host.exits):
             exits.add_metric([host.host, reason], count)
         mailbox.add_metric([host.host], host.mailbox)
-        memory.add_metric([host.host], host.memory_bytes)
-        steps.add_metric([host.host], _buckets(host.steps), host.steps.total_seconds)
-    yield from (processes, spawned, exits, mailbox, memory, steps)
+        workers.add_metric([host.host], len(host.workers))
+        asked.add_metric([host.host], host.workers_asked)
+        short.add_metric([host.host], host.short_of_memory)
+        for name, value in host.limits.items():
+            limits.add_metric([host.host, name], value)
+            hits.add_metric([host.host, name], host.limit_hits.get(name, 0))
+    yield from (processes, spawned, exits, mailbox, workers, asked, short, limits, hits)
+    yield from _workers(hosts)
+
+
+def _workers(hosts: Sequence[HostSample]) -> Iterator[Metric]:
+    memory, busy, steps = MEMORY.gauge(), BUSY.gauge(), STEPS.histogram()
+    for host in hosts:
+        for worker in host.workers:
+            labels = [host.host, str(worker.number)]
+            memory.add_metric(labels, worker.memory_bytes)
+            busy.add_metric(labels, worker.busy)
+            steps.add_metric(labels, _buckets(worker.steps), worker.steps.total_seconds)
+    yield from (memory, busy, steps)
 
 
 def _buckets(steps: Steps) -> list[tuple[str, float]]:
@@ -210,13 +276,16 @@ def _buckets(steps: Steps) -> list[tuple[str, float]]:
 def _links(links: Sequence[LinkSample]) -> Iterator[Metric]:
     state, envelopes = LINK.gauge(), ENVELOPES.counter()
     waiting, closes = LINK_WAITING.gauge(), LINK_CLOSES.counter()
+    congested, resent = LINK_CONGESTED.gauge(), LINK_RESENT.counter()
     for link in links:
         state.add_metric([link.peer], link.open)
         envelopes.add_metric([link.peer, "in"], link.envelopes_in)
         envelopes.add_metric([link.peer, "out"], link.envelopes_out)
         waiting.add_metric([link.peer], link.waiting_bytes)
+        congested.add_metric([link.peer], link.congested)
+        resent.add_metric([link.peer], link.resent)
         closes.add_metric([link.peer], link.closes)
-    yield from (state, envelopes, waiting, closes)
+    yield from (state, envelopes, waiting, congested, resent, closes)
 
 
 def _nats(connections: Sequence[NatsSample]) -> Iterator[Metric]:
@@ -233,6 +302,13 @@ def _nats(connections: Sequence[NatsSample]) -> Iterator[Metric]:
 def _value(family: Family, value: float) -> Metric:
     gauge = family.gauge()
     gauge.add_metric([], value)
+    return gauge
+
+
+def _degraded(entries: Sequence[tuple[str, int, str]]) -> Metric:
+    gauge = DEGRADED_ENTRY.gauge()
+    for entry, version, reason in entries[:MAX_DEGRADED]:
+        gauge.add_metric([entry, f"v{version}", " ".join(reason.split())[:MAX_REASON]], 1)
     return gauge
 
 

@@ -68,6 +68,9 @@ class NodeView(Protocol):
     def unready(self) -> Sequence[str]:
         """Why the node should get no work now; empty when it is ready."""
 
+    def remarks(self) -> Sequence[str]:
+        """What is not as it should be though the node serves; one line each."""
+
     def targets(self) -> Sequence[Target]:
         """The metrics addresses of all nodes."""
 
@@ -224,14 +227,16 @@ class ProbeServer:
         return _verdict(self._view.failing())
 
     async def _readyz(self) -> Response:
-        return _verdict(self._view.unready())
+        return _verdict(self._view.unready(), self._view.remarks())
 
     async def _targets(self) -> Response:
         found = [{"targets": [one.address], "labels": dict(one.labels)} for one in self._view.targets()]
         return Response(200, json.dumps(found, indent=1) + "\n", JSON)
 
 
-def _verdict(reasons: Sequence[str]) -> Response:
+def _verdict(reasons: Sequence[str], remarks: Sequence[str] = ()) -> Response:
+    """503 with the reasons, or ok; remarks change neither."""
+    more = "".join(f"{' '.join(remark.split())}\n" for remark in remarks)
     if not reasons:
-        return Response(200, "ok\n")
-    return Response(503, "".join(f"failed: {reason}\n" for reason in reasons))
+        return Response(200, f"ok\n{more}")
+    return Response(503, "".join(f"failed: {reason}\n" for reason in reasons) + more)

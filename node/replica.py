@@ -92,19 +92,7 @@ class Replica:
         self._fence = fence
         self._on_pid = on_pid
         self._on_rest = on_rest
-        life = spec.lifecycle
-        self._start_timeout = life.start_timeout.total_seconds()
-        self._core = Supervision(
-            RestartPolicy(
-                initial_delay=life.restart.initial_delay,
-                max_delay=life.restart.max_delay,
-                backoff_factor=life.restart.backoff_factor,
-                jitter=life.restart.jitter,
-                max_attempts=life.restart.max_attempts,
-                stable_threshold=life.stable_threshold,
-                stop_timeout=life.stop_timeout,
-            )
-        )
+        self._core = Supervision(_policy(spec))
         self._port = ports.open("node:supervisor")
         self._port.on_exit = self._exited
         self._tasks = Tasks(f"{service}/{replica}")
@@ -121,12 +109,26 @@ class Replica:
         self.finished = asyncio.Event()
 
     @property
+    def _start_timeout(self) -> float:
+        return self.spec.lifecycle.start_timeout.total_seconds()
+
+    @property
     def pid(self) -> bytes | None:
         """The process that runs now."""
         return self._pid
 
+    @property
+    def has_failed(self) -> bool:
+        """Nothing of it runs because of an error: it waits to be started again, or was given up."""
+        return self._pid is None and not self._asked and self._core.last_error is not None
+
     def start(self) -> None:
         self._handle(StartRequested())
+
+    def revise(self, spec: ProcessService) -> None:
+        """Keep the process by another lifecycle from now on; process, host and input are the same."""
+        self.spec = spec
+        self._core.policy = _policy(spec)
 
     async def stop(self, reason: str) -> None:
         """CANCEL the process, kill it after its ``stop_timeout``; returns when it has ended, and only then."""
@@ -205,11 +207,11 @@ class Replica:
             log.info("service restarts", service=self.service, replica=self.replica, after=round(after, 2))
             await asyncio.sleep(after)
         try:
-            async with asyncio.timeout(self._start_timeout):
+            async with asyncio.timeout(limit := self._start_timeout):
                 await self._ready()
         except TimeoutError:
             required = ", ".join(self.spec.lifecycle.required)
-            self._not_started(f"what it requires ({required}) did not run within {self._start_timeout:g} s")
+            self._not_started(f"what it requires ({required}) did not run within {limit:g} s")
             return
         await self._ask_for_process()
 
@@ -286,3 +288,16 @@ class Replica:
     async def _expire(self, grace: float) -> None:
         await asyncio.sleep(grace)
         self._handle(StopTimedOut())
+
+
+def _policy(spec: ProcessService) -> RestartPolicy:
+    life = spec.lifecycle
+    return RestartPolicy(
+        initial_delay=life.restart.initial_delay,
+        max_delay=life.restart.max_delay,
+        backoff_factor=life.restart.backoff_factor,
+        jitter=life.restart.jitter,
+        max_attempts=life.restart.max_attempts,
+        stable_threshold=life.stable_threshold,
+        stop_timeout=life.stop_timeout,
+    )

@@ -36,7 +36,9 @@ CLIENT = b"{client@door|"
 
 
 class Inbox(Protocol):
-    """What the router needs of a VM."""
+    """What the router needs of a VM, and of a host with its workers."""
+
+    host_id: str
 
     def post(self, item: Envelope) -> None: ...
 
@@ -60,6 +62,9 @@ class Router:
         self.ports = Ports(node, incarnation, self.route)
         self.slots: dict[int, Inbox] = {}
         self.hosts: dict[str, Inbox] = {}
+        self._congested: set[str] = set()
+        self.nodes: frozenset[str] | None = None
+        """The nodes of the cluster; None until somebody has told."""
         self.dead_letters = dead_letters or DeadLetters()
         self.messages_in = 0
         """Messages from other nodes, so far."""
@@ -148,6 +153,32 @@ class Router:
         for inbox in self.slots.values():
             inbox.post([45, name, reason.encode()])
 
+    def congestion(self, node: str, congested: bool) -> None:
+        """Too much waits for the node, or there is room again: the VMs hold their senders back, or let them go on."""
+        if congested:
+            self._congested.add(node)
+        else:
+            self._congested.discard(node)
+        for inbox in self.slots.values():
+            inbox.post([37, node.encode(), congested])
+
+    def nodes_changed(self, nodes: frozenset[str]) -> None:
+        """Every VM knows which nodes there are, so that a send to any other is refused at once."""
+        if nodes != self.nodes:
+            self.nodes = nodes
+            for inbox in self.slots.values():
+                inbox.post(self._nodes_item())
+
+    def greet(self, inbox: Inbox) -> None:
+        """Tell a VM that begins what the others were told."""
+        if self.nodes is not None:
+            inbox.post(self._nodes_item())
+        for node in sorted(self._congested):
+            inbox.post([37, node.encode(), True])
+
+    def _nodes_item(self) -> Envelope:
+        return [47, sorted(node.encode() for node in self.nodes or ())]
+
     def name_changed(self, name: str, pid: str | None, revision: int) -> None:
         """Every VM keeps the table of names, so that a look-up and a send by name never wait."""
         item: Envelope = [43, name.encode(), (pid or "").encode(), revision]
@@ -157,7 +188,7 @@ class Router:
     def host_in(self, slot: int) -> str:
         """The host whose VM has this slot; empty when none has."""
         inbox = self.slots.get(slot)
-        return next((host for host, one in self.hosts.items() if one is inbox), "")
+        return inbox.host_id if inbox is not None else ""
 
     def no_process(self, envelope: Envelope) -> None:
         message = f"no process {shown(envelope[1])}: it ended or never was"
@@ -176,7 +207,9 @@ class Router:
     def _deliver_to_host(self, envelope: Envelope) -> None:
         to = shown(envelope[1])
         host = to[to.find("@") + 1 : to.rfind("|")]
-        inbox = self.hosts.get(host)
+        inbox = self.slots.get(slot_of(envelope[1]))  # of one worker, where the address names one
+        if inbox is None or inbox.host_id != host:
+            inbox = self.hosts.get(host)
         if inbox is None:
             known = ", ".join(sorted(self.hosts)) or "none"
             message = f"no host {host!r} on node {self._own.decode()}; its hosts are: {known}"

@@ -12,88 +12,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from collections.abc import Callable, Collection
 
 import structlog
 
-from cluster.claims import Claim, Claims, ClaimState
-from cluster.errors import ClusterError, Invalid
+from cluster.claims import Claim, Claims
 from cluster.keys import Keys
 from cluster.members import Members
 from cluster.placement import DropClaim, MakeClaim, Mode, Placement, Service
-from cluster.registry import Entry, RegistryState
-from cluster.supervision import ServiceState
-from cluster.tasks import Tasks
+from cluster.registry import Entry
+from node.claiming import POLL, Key
 from node.kinds import decode
 from node.kinds.service import ProcessService
 from node.ports import Ports
-from node.replica import KILL_DEADLINE, Replica
+from node.replicas import Lease, Replicas, Run
+from node.wanted import StillStopping, Wanted, in_levels
 
 log = structlog.get_logger("wippy.supervisor")
 
-POLL = 0.1
-RETRY = 1.0
-"""Seconds until something etcd did not take is asked for again."""
-RELEASE_DEADLINE = 3.0
-SAY_WAITING = 5.0
-FORMER_FENCES = 1000
-"""Ended processes whose fence is kept: what they asked for last may be handled after their end."""
-Key = tuple[str, int]
-
-
-class Lease(Protocol):
-    """What the supervisor needs of the lease keeper. Each claim names the lease it was made under."""
-
-    def current(self) -> int: ...
-
-    def may_start_owned(self, lease: int) -> bool: ...
-
-    def may_run_owned(self, lease: int) -> bool: ...
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A service as its entry says, decoded."""
-
-    entry: Entry
-    spec: ProcessService
-
-    @property
-    def mode(self) -> Mode:
-        return Mode(self.spec.placement.mode)
-
-    @property
-    def keeps(self) -> bool:
-        """Whether it goes on while the node has no lease."""
-        return self.mode is Mode.EVERY_NODE or self.spec.placement.on_lease_loss == "keep"
-
-    def has(self, replica: int) -> bool:
-        return replica < self.spec.placement.replicas
-
-
-@dataclass(frozen=True)
-class _Fence:
-    """The claim a process runs under. ``binding``: it must not act when that claim's lease is over."""
-
-    key: str
-    token: int
-    lease: int
-    binding: bool
-
-
-@dataclass
-class _Run:
-    """A replica here, and under what it was started."""
-
-    replica: Replica
-    wanted: _Wanted
-    claim: Claim | None
-    untold: ClaimState | None = None
-    telling: bool = False
+END_DEADLINE = 45.0
+"""Seconds a change of a service waits for its former processes to end; then it is said, and waited for again."""
 
 
 class Supervisor:
@@ -114,56 +52,82 @@ class Supervisor:
         announce: Callable[[str, str], None],
     ) -> None:
         self._node = node
-        self._incarnation = incarnation
-        self._ports = ports
         self._claims = claims
         self._members = members
-        self._keys = keys
         self._lease = lease
         self._env = env
-        self._announce = announce
         self._placement = Placement(node)
-        self._wanted: dict[str, _Wanted] = {}
-        self._running: dict[Key, _Run] = {}
-        self._stopping: dict[Key, asyncio.Task[None]] = {}
-        self._fences: dict[bytes, _Fence] = {}
-        self._former: deque[bytes] = deque()
-        self._asked: set[Key] = set()
-        self._refused: set[Key] = set()
-        self._released: set[int] = set()
+        self._wanted: dict[str, Wanted] = {}
+        self._replicas = Replicas(
+            node, incarnation, ports, claims, keys, lease, announce, self._requirements, self._wake
+        )
+        self._running = self._replicas.running
+        self._stopping = self._replicas.stopping
+        self._retire = self._replicas.retire
+        self.fence_of, self.may_act = self._replicas.fence_of, self._replicas.may_act
+        self.name_revoked = self._replicas.name_revoked
+        self.owns, self.stats = self._replicas.owns, self._replicas.stats
         self._changed = asyncio.Event()
         self._progress = asyncio.Event()
         self._open = False
-        self._closed = False
         self._in_doubt = False
-        self._tasks = Tasks("supervisor", self._broke)
         claims.on_change(self._claim_changed)
         members.on_change(lambda before, after: self._wake())
 
-    async def converge(self, state: RegistryState) -> dict[str, str]:
-        """Take the services of ``state``; replicas of removed or changed ones are stopped, and started anew."""
-        failed: dict[str, str] = {}
-        wanted: dict[str, _Wanted] = {}
-        for entry in state.entries():
-            if entry.kind != "process.service":
-                continue
-            former = self._wanted.get(entry.id)
-            if former is not None and former.entry.same_content(entry):
-                wanted[entry.id] = former
-                continue
-            try:
-                spec = decode(entry, self._env)
-            except Invalid as error:
-                failed[entry.id] = str(error)
-                if former is not None:
-                    wanted[entry.id] = former
-                continue
-            assert isinstance(spec, ProcessService)
-            if spec.lifecycle.auto_start:
-                wanted[entry.id] = _Wanted(entry, spec)
-        self._wanted = wanted
-        self._wake()
-        return failed
+    def handles(self, kind: str) -> bool:
+        return kind == "process.service"
+
+    async def put(self, entry: Entry) -> None:
+        """Run the service as ``entry`` says; returns when no former process of it is left. Raises Invalid."""
+        former = self._wanted.get(entry.id)
+        spec = decode(entry, self._env)
+        assert isinstance(spec, ProcessService)
+        if not spec.lifecycle.auto_start:
+            await self.remove(entry.id)
+            return
+        if former is None or former.spec != spec:
+            self._wanted[entry.id] = Wanted(entry, spec)
+            self._wake()
+        await self._former_ended(entry.id)
+
+    async def remove(self, id: str) -> None:
+        """Stop the service's replicas here; returns when they have ended."""
+        if self._wanted.pop(id, None) is not None:
+            self._wake()
+        await self._former_ended(id)
+
+    async def _former_ended(self, service: str) -> None:
+        """Wait until no replica runs that is not to run, or not like this."""
+        try:
+            async with asyncio.timeout(END_DEADLINE):
+                while self._open and self._former(service):
+                    await self._progress.wait()
+        except TimeoutError:
+            pids = [run.replica.pid.decode() for run in self._former(service) if run.replica.pid]
+            raise StillStopping(service, pids) from None
+
+    def _former(self, service: str) -> list[Run]:
+        wanted = self._wanted.get(service)
+        return [
+            run for key, run in self._replicas.of(service) if key in self._stopping or not self._suits(wanted, key, run)
+        ]
+
+    @staticmethod
+    def _suits(wanted: Wanted | None, key: Key, run: Run) -> bool:
+        """Whether a replica is one that the service wants, perhaps kept in another way."""
+        return (
+            wanted is not None
+            and wanted.mode is run.wanted.mode
+            and wanted.has(key[1])
+            and not wanted.is_other_than(run.wanted)
+        )
+
+    def code_changed(self, concerns: Callable[[str], bool]) -> None:
+        """Code changed; ``concerns`` says of a process entry whether it is made of it. What failed with the former
+        code is started anew at once: it may have been the reason."""
+        for key, run in list(self._running.items()):
+            if key not in self._stopping and run.replica.has_failed and concerns(run.wanted.spec.process):
+                self._retire(key, "its code changed", release=False)
 
     def open(self) -> None:
         """The node is ready: replicas may be claimed and started."""
@@ -198,78 +162,31 @@ class Supervisor:
     async def stop(self, reason: str) -> None:
         """Stop all replicas, dependents first, and give back their claims; at most until all must be dead."""
         self._open = False
-        for level in reversed(self._levels()):
-            await self._all_ended(level, reason)
-        await self._all_ended(list(self._running), reason)
-        self._closed = True
-        await self._tasks.close()
-
-    def fence_of(self, pid: bytes) -> tuple[str, int] | None:
-        """The claim (key, token) under which the process runs or ran; None for one without."""
-        fence = self._fences.get(pid)
-        return None if fence is None else (fence.key, fence.token)
+        for level in reversed(in_levels(self._wanted)):
+            await self._replicas.all_ended([key for key in self._running if key[0] in level], reason)
+        await self._replicas.all_ended(list(self._running), reason)
+        await self._replicas.close()
 
     @property
     def guarded(self) -> Collection[bytes]:
         """Processes that run under a claim: ``may_act`` is to be asked before what they do leaves the VM."""
-        return self._fences.keys()
-
-    def may_act(self, pid: bytes) -> bool:
-        """Whether the lease of the process's claim holds. A process it does not hold for is killed."""
-        fence = self._fences.get(pid)
-        if fence is None or not fence.binding or self._lease.may_run_owned(fence.lease):
-            return True
-        for key, run in self._running.items():
-            if run.replica.pid == pid:
-                self._retire(key, "the lease is over", release=False, kill=True)
-                break
-        return False
-
-    def name_revoked(self, pid: bytes, name: str) -> None:
-        """A process lost a name. A service that ends because of that has not done its work."""
-        for run in self._running.values():
-            if run.replica.pid == pid:
-                run.replica.name_revoked(name)
+        return self._replicas.guarded
 
     def in_doubt(self) -> None:
         """The lease may end soon: start nothing owned, CANCEL what is owned."""
         self._in_doubt = True
-        for key in self._owned():
+        for key in self._replicas.owned():
             self._retire(key, "the node may lose its lease", release=False)
 
     def kill_owned(self) -> None:
         """The lease is about to end: nothing owned may run on."""
-        for key in self._owned():
+        for key in self._replicas.owned():
             self._retire(key, "the lease is over", release=False, kill=True)
-
-    def owns(self) -> bool:
-        """Whether something that was claimed lives here or is being started."""
-        return any(not self._running[key].replica.finished.is_set() for key in self._owned())
 
     def sure(self) -> None:
         """The lease answers again, or a new one was granted: go on."""
         self._in_doubt = False
         self._wake()
-
-    def stats(self) -> list[dict[str, Any]]:
-        """The replicas here, and of the other nodes what their claims say."""
-        rows = [{"node": self._node, **asdict(run.replica.stats())} for run in self._running.values()]
-        for claim in self._claims.all():
-            if claim.node != self._node:
-                pid = claim.state.pid if claim.state else ""
-                rows.append(
-                    {
-                        "node": claim.node,
-                        "service": claim.service,
-                        "replica": claim.replica,
-                        "state": "claimed",
-                        "pid": pid,
-                    }
-                )
-        return rows
-
-    def _owned(self) -> list[Key]:
-        return [key for key, run in self._running.items() if not run.wanted.keeps]
 
     def _due(self) -> list[Key]:
         """Replicas that are this node's to run by what it knows now."""
@@ -283,38 +200,23 @@ class Supervisor:
                     due.append((service, replica))
         return due
 
-    def _levels(self) -> list[list[Key]]:
-        """Replicas by dependency: what others require comes first."""
-        levels: list[list[Key]] = []
-        placed: set[str] = set()
-        left = set(self._wanted)
-        while left:
-            level = {
-                s for s in left if all(r in placed or r not in left for r in self._wanted[s].spec.lifecycle.required)
-            }
-            level = level or left
-            levels.append([key for key in self._running if key[0] in level])
-            placed |= level
-            left -= level
-        return levels
-
     def _reconcile(self) -> float | None:
         """Start what should run and does not, stop what should not; when to look again."""
         for key, run in list(self._running.items()):
             self._check(key, run)
         for service, wanted in self._wanted.items():
             if wanted.mode is Mode.EVERY_NODE and self._eligible(wanted):
-                self._start((service, 0), wanted, None)
+                self._replicas.start((service, 0), wanted, None)
         lease = self._lease.current()
         if not self._lease.may_start_owned(lease):
             return time.monotonic() + POLL  # who is told of the lease's phase may be told a moment later
         for claim in self._claims.own():
             claimed = self._wanted.get(claim.service)
             if claimed is not None and self._may_use(claim, claimed, lease):
-                self._start((claim.service, claim.replica), claimed, claim)
+                self._replicas.start((claim.service, claim.replica), claimed, claim)
         return self._place()
 
-    def _check(self, key: Key, run: _Run) -> None:
+    def _check(self, key: Key, run: Run) -> None:
         """Stop a replica that is not to run here, or not like this."""
         wanted = self._wanted.get(key[0])
         if wanted is None:
@@ -324,10 +226,18 @@ class Supervisor:
         elif run.claim is not None and not self._holds(key, run, run.claim):
             return
         elif wanted.spec != run.wanted.spec:
-            # the claim stays where the service may stay
-            self._retire(key, "service changed", release=not self._eligible(wanted))
+            self._revise(key, run, wanted)
 
-    def _holds(self, key: Key, run: _Run, claim: Claim) -> bool:
+    def _revise(self, key: Key, run: Run, wanted: Wanted) -> None:
+        """Give a replica what its service says now: in place, or by another process where it must be another."""
+        if not self._eligible(wanted):
+            self._retire(key, "service changed")
+        elif wanted.is_other_than(run.wanted) or run.replica.finished.is_set():
+            self._retire(key, "service changed", release=False)  # the claim stays where the service stays
+        elif key not in self._stopping:
+            self._replicas.revise(key, run, wanted)
+
+    def _holds(self, key: Key, run: Run, claim: Claim) -> bool:
         """Whether a replica's claim is still its own; what to do when not."""
         held = self._claims.get(*key)
         if held is not None and held.token == claim.token and claim.lease == self._lease.current():
@@ -337,23 +247,16 @@ class Supervisor:
         elif held is not None and held.node != self._node:
             self._retire(key, f"node {held.node} runs it now", release=False)
         elif held is not None and held.lease == self._lease.current():
-            self._adopt(key, run, held)
+            self._replicas.adopt(key, run, held)
             return True
         return False
 
-    def _adopt(self, key: Key, run: _Run, claim: Claim) -> None:
-        """A replica that went on without a lease runs under this claim from now on."""
-        run.claim = claim
-        if run.replica.pid is not None:
-            self._fence(run.replica.pid, key, run)
-            self._has_pid(key, run, run.replica.pid)
-
-    def _may_use(self, claim: Claim, wanted: _Wanted, lease: int) -> bool:
+    def _may_use(self, claim: Claim, wanted: Wanted, lease: int) -> bool:
         return (
             wanted.mode is Mode.CLUSTER
             and wanted.has(claim.replica)
             and claim.lease == lease
-            and claim.token not in self._released
+            and claim.token not in self._replicas.claiming.released
         )
 
     def _place(self) -> float | None:
@@ -367,175 +270,31 @@ class Supervisor:
             for service, wanted in self._wanted.items()
         ]
         now = time.monotonic()
-        plan = self._placement.decide(services, self._members.ready(), self._claims.all(), now, frozenset(self._asked))
+        asked = frozenset(self._replicas.claiming.asked)
+        plan = self._placement.decide(services, self._members.ready(), self._claims.all(), now, asked)
         for action in plan.actions:
             match action:
                 case MakeClaim(service, replica):
-                    self._asked.add((service, replica))
-                    self._tasks.start(self._claim((service, replica)), f"claim {service}/{replica}")
+                    self._replicas.claiming.ask((service, replica), self._lease.current)
                 case DropClaim(service, replica, token):
-                    if (service, replica) not in self._running and token not in self._released:
-                        self._tasks.start(self._release((service, replica), token), f"release {service}/{replica}")
-                        self._released.add(token)
+                    if (service, replica) not in self._running:
+                        self._replicas.claiming.drop((service, replica), token)
         return plan.wake_at
 
-    def _eligible(self, wanted: _Wanted) -> bool:
+    def _eligible(self, wanted: Wanted) -> bool:
         member = self._members.get(self._node)
         labels = wanted.spec.placement.labels
         return member is not None and all(member.labels.get(name) == value for name, value in labels.items())
 
-    async def _claim(self, key: Key) -> None:
-        try:
-            token = await self._claims.claim(*key, self._lease.current())
-            self._refused.discard(key)
-            if token is None:
-                await asyncio.sleep(POLL)  # another has it; the watch is about to say so
-        except ClusterError as error:
-            if key not in self._refused:
-                log.warning("claim failed; tried again", service=key[0], replica=key[1], error=str(error))
-            self._refused.add(key)
-            await asyncio.sleep(RETRY)
-        finally:
-            self._asked.discard(key)
-            self._wake()
-
-    def _start(self, key: Key, wanted: _Wanted, claim: Claim | None) -> None:
-        if key in self._running:
-            return
-        replica = Replica(
-            key[0],
-            key[1],
-            wanted.spec,
-            self._ports,
-            self._node,
-            may_start=lambda: self._may_start(run),
-            ready=lambda: self._requirements(wanted),
-            fence=lambda pid: self._fence(pid, key, run),
-            on_pid=lambda pid: self._has_pid(key, run, pid),
-            on_rest=lambda state: self._has_rested(key, state),
-        )
-        run = self._running[key] = _Run(replica, wanted, claim)
-        self._announce("service.start", key[0])
-        replica.start()
-
-    def _may_start(self, run: _Run) -> bool:
-        return run.claim is None or self._lease.may_start_owned(run.claim.lease)
-
-    async def _requirements(self, wanted: _Wanted) -> None:
+    async def _requirements(self, wanted: Wanted) -> None:
         """Wait for the services this one requires to run somewhere."""
         missing = list(wanted.spec.lifecycle.required)
-        while missing := [one for one in missing if one in self._wanted and not self._runs(one)]:
+        while missing := [one for one in missing if one in self._wanted and not self._replicas.runs(one)]:
             await self._progress.wait()
-
-    def _runs(self, service: str) -> bool:
-        here = any(key[0] == service and run.replica.started.is_set() for key, run in self._running.items())
-        return here or any(claim.service == service and claim.state is not None for claim in self._claims.all())
-
-    def _fence(self, pid: bytes, key: Key, run: _Run) -> None:
-        """Tie the process to its claim, for good: an ended one may have left something to write."""
-        if run.claim is None:
-            return
-        if pid not in self._fences:
-            self._former.append(pid)
-        self._fences[pid] = _Fence(self._keys.service(*key), run.claim.token, run.claim.lease, not run.wanted.keeps)
-        alive = {one.replica.pid for one in self._running.values()}
-        while len(self._former) > FORMER_FENCES + len(alive):
-            oldest = self._former.popleft()
-            if oldest in alive:
-                self._former.append(oldest)
-            else:
-                del self._fences[oldest]
-
-    def _has_pid(self, key: Key, run: _Run, pid: bytes | None) -> None:
-        self._wake()
-        if pid is None or run.claim is None or self._closed:
-            return
-        since = datetime.now(UTC).isoformat(timespec="milliseconds")
-        run.untold = ClaimState(self._node, pid.decode(), since, self._incarnation)
-        if not run.telling:
-            run.telling = True
-            self._tasks.start(self._tell(key, run), f"state of {key}")
-
-    async def _tell(self, key: Key, run: _Run) -> None:
-        """Write where the replica runs beside its claim, the newest last, until etcd has it or the claim is gone."""
-        said = False
-        try:
-            while run.untold is not None and run.claim is not None and self._running.get(key) is run:
-                state, claim, run.untold = run.untold, run.claim, None
-                try:
-                    await self._claims.write_state(*key, claim.token, claim.lease, state)
-                except ClusterError as error:
-                    if not said:
-                        log.warning("state of a service is not written yet", service=key[0], error=str(error))
-                    said = True
-                    run.untold = run.untold or state
-                    await asyncio.sleep(RETRY)
-        finally:
-            run.telling = False
-
-    def _has_rested(self, key: Key, state: ServiceState) -> None:
-        """The replica came to rest by itself or because it was told to."""
-        self._wake()
-        if key not in self._stopping:
-            self._announce("service.stop", key[0])
-            log.info("service ended", service=key[0], replica=key[1], state=state.value)
-
-    def _retire(self, key: Key, reason: str, *, release: bool = True, kill: bool = False) -> None:
-        """Stop a replica, if it is not stopping already, and give its claim back when it has ended."""
-        run = self._running[key]
-        if key not in self._stopping and not self._closed:
-            self._stopping[key] = self._tasks.start(self._end(key, run, reason, release), f"stop {key}")
-        if kill:
-            run.replica.kill(reason)
-
-    async def _end(self, key: Key, run: _Run, reason: str, release: bool) -> None:
-        try:
-            await run.replica.stop(reason)
-            del self._running[key]
-            self._announce("service.stop", key[0])
-            held = self._claims.get(*key)
-            if not release or run.claim is None or not self._lease.may_run_owned(run.claim.lease):
-                return  # it is kept, or ends with a lease that is not renewed any more
-            if held is not None and held.token == run.claim.token:
-                self._released.add(run.claim.token)
-                await self._release(key, run.claim.token)
-        finally:
-            self._stopping.pop(key, None)
-            self._wake()
-
-    async def _release(self, key: Key, token: int) -> None:
-        """Give a claim back. ``_released`` keeps it from being used while the watch still shows it."""
-        try:
-            async with asyncio.timeout(RELEASE_DEADLINE):
-                await self._claims.release(*key, token)
-        except (ClusterError, TimeoutError) as error:
-            log.warning("claim is not released yet", service=key[0], replica=key[1], error=str(error) or "timeout")
-            await asyncio.sleep(RETRY)
-            held = self._claims.get(*key)
-            if held is not None and held.token == token:
-                self._released.discard(token)
-            self._wake()
-
-    async def _all_ended(self, keys: Iterable[Key], reason: str) -> None:
-        """Stop these and wait, saying for whom."""
-        keys = [key for key in keys if key in self._running]
-        for key in keys:
-            self._retire(key, reason)
-        tasks = {self._stopping[key]: key for key in keys}
-        timeouts = [self._running[key].wanted.spec.lifecycle.stop_timeout.total_seconds() for key in keys]
-        deadline = time.monotonic() + max(timeouts, default=0.0) + KILL_DEADLINE + RELEASE_DEADLINE
-        while tasks and (left := deadline - time.monotonic()) > 0:
-            done, _ = await asyncio.wait(tasks, timeout=min(left, SAY_WAITING))
-            tasks = {task: key for task, key in tasks.items() if task not in done}
-            if tasks and not done:
-                waiting = sorted({key[0] for key in tasks.values()})
-                log.info("waiting for services to end; a second signal ends the node at once", services=waiting)
-        if tasks:
-            log.error("services did not end", services=sorted({key[0] for key in tasks.values()}))
 
     def _claim_changed(self, before: Claim | None, after: Claim | None) -> None:
         if before is not None and after is None:
-            self._released.discard(before.token)
+            self._replicas.claiming.released.discard(before.token)
         self._wake()
 
     def _wake(self) -> None:
@@ -543,7 +302,3 @@ class Supervisor:
         self._changed.set()
         self._progress.set()
         self._progress = asyncio.Event()
-
-    def _broke(self, task: str, error: BaseException) -> None:
-        log.error("supervisor task failed", task=task, exc_info=error)
-        self._wake()

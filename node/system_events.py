@@ -11,14 +11,17 @@ from collections.abc import Iterable
 from cluster.envelope import to_raw
 from cluster.events import Event
 from cluster.members import Member
-from cluster.registry import RegistryState
+from cluster.registry import RegistryState, creation_order
 
 
 def registry_events(before: RegistryState, after: RegistryState, changed: Iterable[str]) -> list[Event]:
-    """One event per changed entry, then ``registry.commit``."""
-    ids = sorted(changed)
-    events = [_entry_event(id, before, after) for id in ids]
-    commit = {"version": after.version, "previous": before.version, "changed": ids}
+    """One event per changed entry - what goes, users first, then what comes, what is used first - then
+    ``registry.commit``."""
+    ids = frozenset(changed)
+    gone = creation_order(entry for id in ids if id not in after and (entry := before.get(id)))
+    come = creation_order(entry for id in ids if (entry := after.get(id)))
+    events = [_entry_event(id, before, after) for id in (*reversed(gone), *come)]
+    commit = {"version": after.version, "previous": before.version, "changed": sorted(ids)}
     return [*events, Event("registry", "registry.commit", f"v{after.version}", to_raw(commit))]
 
 

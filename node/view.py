@@ -5,13 +5,18 @@ Everything here reads ``stats()`` snapshots of the components; nothing changes a
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 from cluster.bus import Bus, ConnectionStats
 from cluster.door import Door
+from cluster.errors import CallTimeout
+from cluster.etcd import Room
 from cluster.events import EventBus
 from cluster.fencing import LeaseKeeper
 from cluster.link import State
@@ -21,12 +26,17 @@ from cluster.pid import Pid
 from cluster.registry import Registry
 from node.convergence import Convergence
 from node.host.vm import STEP_BOUNDS
-from node.hosts import Hosts, HostStats
+from node.hosts import Hosts
+from node.limits import limits_of
 from node.logs import Logs
-from node.metrics import HostSample, LinkSample, NatsSample, NodeSample, Steps
+from node.metrics import HostSample, LinkSample, NatsSample, NodeSample, Steps, WorkerSample
 from node.probes import Target
 from node.router import Router
 from node.supervisor import Supervisor
+from node.workers import HostStats, WorkerStats
+
+MAX_DEGRADED = 200
+MAX_REASON = 1000
 
 
 @dataclass
@@ -41,6 +51,7 @@ class NodeView:
     members: Members
     registry: Registry
     convergence: Convergence
+    room: Room
     hosts: Hosts
     router: Router
     supervisor: Supervisor
@@ -76,6 +87,13 @@ class NodeView:
             if member.http
         ]
 
+    def remarks(self) -> Sequence[str]:
+        """What is not as it should be though the node serves."""
+        return [
+            f"degraded: {one.entry} since v{one.version} ({one.attempts} tries): {one.reason}"
+            for one in self.convergence.degraded()
+        ] + list(self.room.remarks())
+
     def sample(self) -> NodeSample:
         bus, links = self.bus.stats(), self.links.stats()
         states = [member.state.value for member in self.members.all()]
@@ -86,7 +104,8 @@ class NodeView:
             dead_letters=self._dead_letters(),
             registry_version=self.registry.state.version,
             registry_head=self.registry.state.version + self.registry.lag,
-            degraded=len(self.convergence.degraded()),
+            degraded=[(one.entry, one.version, one.reason) for one in self.convergence.degraded()],
+            etcd=self.room.latest,
             lease_seconds_left=max(self.keeper.remaining(), 0.0),
             links=[
                 LinkSample(
@@ -96,6 +115,8 @@ class NodeView:
                     link.envelopes_out,
                     link.waiting_bytes,
                     link.closes,
+                    link.congested,
+                    link.resent,
                 )
                 for link in links.links
             ],
@@ -109,18 +130,51 @@ class NodeView:
     def health(self) -> dict[str, Any]:
         return {
             "node": self.node,
+            "time": time.time(),
             "version": self.version,
             "incarnation": self.incarnation,
             "state": self.state().value,
             "os_pid": os.getpid(),
-            "processes": sum(host.vm.processes for host in self.hosts.stats()),
+            "processes": sum(host.processes for host in self.hosts.stats()),
             "registry_version": self.registry.state.version,
             "converged_version": self.convergence.version,
-            "degraded": [asdict(one) for one in self.convergence.degraded()],
+            "degraded": self._degraded(),
             "unready": list(self.unready()),
             "metrics": self.metrics_address(),
             "lease_seconds_left": round(max(self.keeper.remaining(), 0.0), 2),
         }
+
+    async def converged(self, version: int, timeout: float) -> dict[str, Any]:
+        """How far this node is with ``version``, once it is through or the time is over.
+
+        ``waiting_for`` is empty when it runs what the version says, but for the degraded entries: each VM has
+        forgotten the code that changed, too.
+        """
+        waiting_for = ""
+        try:
+            async with asyncio.timeout(timeout):
+                waiting_for = f"version {version} of the registry"
+                await self.registry.reached(version, timedelta(seconds=timeout))
+                waiting_for = "entries that are still being worked on"
+                await self.convergence.reached(version, timeout)
+                waiting_for = "a VM that does not answer"
+                await self.hosts.refresh()  # what was asked of a VM after a change is answered after it
+                waiting_for = ""
+        except (TimeoutError, CallTimeout):
+            pass
+        return {
+            "node": self.node,
+            "applied": self.registry.state.version,
+            "converged": self.convergence.version,
+            "waiting_for": waiting_for,
+            "degraded": self._degraded(),
+        }
+
+    def _degraded(self) -> list[dict[str, Any]]:
+        """As many as fit into a message whatever their reasons."""
+        return [
+            {**asdict(one), "reason": one.reason[:MAX_REASON]} for one in self.convergence.degraded()[:MAX_DEGRADED]
+        ]
 
     def figures(self) -> dict[str, Any]:
         sample = self.sample()
@@ -163,16 +217,24 @@ class NodeView:
 
 
 def _host(host: HostStats) -> HostSample:
-    vm, counters = host.vm, host.counters
+    counters = host.counters
     return HostSample(
         host=host.host,
         live=counters.live,
         spawned=counters.spawned,
         exits=counters.exits,
         mailbox=counters.mail,
-        memory_bytes=vm.memory,
-        steps=Steps(STEP_BOUNDS, vm.step_counts, vm.step_seconds),
+        workers=[_worker(worker) for worker in host.workers],
+        workers_asked=host.asked,
+        short_of_memory=counters.short_of_memory,
+        limit_hits=counters.limits,
+        limits=limits_of(host.config),
     )
+
+
+def _worker(worker: WorkerStats) -> WorkerSample:
+    vm = worker.vm
+    return WorkerSample(worker.number, vm.memory, worker.busy, Steps(STEP_BOUNDS, vm.step_counts, vm.step_seconds))
 
 
 def _nats(connection: str, stats: ConnectionStats) -> NatsSample:

@@ -63,9 +63,10 @@ def _verbs(command: Any, path: str) -> Iterator[str]:
     yield f"{sentence(command.help)}\n"
     rows = [(f"`{_metavar(each)}`", each.help) for each in arguments if each.help]
     rows += [(f"`{_flags(each)}`", each.help) for each in options]
+    bar = r"\|"
     if rows:
         yield "| | |\n|--|--|"
-        yield "\n".join(f"| {name} | {sentence(text)} |".replace("PID|NAME", r"PID\|NAME") for name, text in rows)
+        yield "\n".join(f"| {name.replace('|', bar)} | {sentence(text)} |" for name, text in rows)
         yield ""
 
 

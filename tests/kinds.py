@@ -16,7 +16,8 @@ from node.settings.describe import fields_of
 
 HEAD = """# Kinds of entries
 
-An application is a set of entries. Any `*.yaml` file below its source directory may hold some:
+An application is a set of entries. Any `*.yaml` file below its source directory may hold some
+([projects.md](projects.md) tells how files become entries):
 
 ```yaml
 version: "1.0"
@@ -64,6 +65,10 @@ EXAMPLES = {
     "process.host": """\
 - name: processes
   kind: process.host
+  host:
+    workers: 2
+    memory: 512MiB
+    mailbox_size: 10000
   lifecycle:
     auto_start: true
 """,
@@ -170,7 +175,7 @@ NOTES = {
 APART: dict[str, type[BaseModel]] = {"lifecycle": Lifecycle, "placement": Placement}
 """Blocks with a section of their own."""
 
-UNUSED = frozenset({"host", "pool", "security"})
+UNUSED = frozenset({"pool", "security"})
 """Blocks that are accepted and have no effect: one line for each."""
 
 
@@ -205,7 +210,6 @@ def _rows(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _unused(model: type[BaseModel]) -> set[str]:
-    """A service's ``host`` is a reference, not a block."""
     return {name for name in UNUSED if name in model.model_fields and not model.model_fields[name].is_required()}
 
 

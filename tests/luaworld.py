@@ -1,4 +1,7 @@
-"""A kernel with entries of its own, for tests: no thread, no node, one call per story."""
+"""A kernel with entries of its own, for tests: no thread, no node, one call per story.
+
+Time is virtual: where all processes wait for a timer it jumps there.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,32 @@ OUTSIDE = b"{n1@node:test|1-0}"
 REMOTE = b"{n2@app:processes|5-2a}"
 
 PATIENCE = 0.5
-"""Seconds until a timer that a test waits for."""
+"""Seconds until a timer that a test waits for; deadlines of requests are further off."""
+NOON = 1_735_473_600
+"""When a world begins, in seconds of the Unix epoch: 2024-12-29 at 12:00 UTC."""
+
+
+class VirtualClock:
+    """Time that goes on as long as something is done, and jumps over what would be waiting."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+        """Seconds since the world began."""
+
+    def monotonic_ns(self) -> int:
+        return 10**12 + round(self.passed * 1e9)
+
+    def time_ns(self) -> int:
+        return NOON * 10**9 + round(self.passed * 1e9)
 
 
 class World:
     """Answers code requests from its entries and module calls from ``modules``; collects everything else."""
 
     def __init__(self, config: VmConfig | None = None, modules: Mapping[str, str] | None = None) -> None:
-        self.kernel = Kernel(1, "n1", 1, "app:processes", config or VmConfig(), modules or {})
+        self.clock = VirtualClock()
+        self.patience = PATIENCE
+        self.kernel = Kernel(1, "n1", 1, "app:processes", config or VmConfig(), modules or {}, self.clock)
         self.entries: dict[bytes, dict[bytes, Any]] = {}
         self.out: list[Item] = []
         self.handlers: dict[tuple[bytes, bytes], Callable[..., Any]] = {}
@@ -65,7 +86,7 @@ class World:
     def run(self, *items: Item, seconds: float = 10.0, until: Callable[[], bool] | None = None) -> list[Item]:
         """Step until nothing is left to do or ``until`` holds. Returns what came out.
 
-        Waits for timers that are due within ``PATIENCE``; deadlines of requests are further off.
+        Time jumps to timers that are due within ``patience``; ``seconds`` are those the test may take.
         """
         self._pending.extend(items)
         deadline = time.monotonic() + seconds
@@ -74,16 +95,18 @@ class World:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the kernel is still busy after {seconds} s; out: {self.out[mark:][-5:]}")
             pending, self._pending = self._pending, []
+            began = time.monotonic()
             stepped = self.kernel.step(pending)
+            self.clock.passed += time.monotonic() - began
             for item in stepped.out:
                 self._take(item)
             if until is not None and until():
                 return self.out[mark:]
             if self._pending or stepped.wait == 0:
                 continue
-            if stepped.wait is None or stepped.wait > PATIENCE:
+            if stepped.wait is None or stepped.wait > self.patience:
                 return self.out[mark:]
-            time.sleep(min(stepped.wait, 0.05))
+            self.clock.passed += max(stepped.wait, 1e-6)
 
     def _take(self, item: Item) -> None:
         match item[0]:

@@ -3,6 +3,7 @@
 client.py       Etcd: the calls
 watch.py        PrefixWatch: one ordered watch that resumes
 history.py      what a watch knows (pure)
+room.py         whether etcd is full, or nobody compacts it
 values.py       what goes in and comes out
 errors.py       refusals of etcd (Unavailable and OutcomeUnknown are cluster.errors')
 connection.py   members, login, repeating
@@ -14,8 +15,10 @@ from cluster.etcd.connection import Tls as Tls
 from cluster.etcd.errors import Compacted as Compacted
 from cluster.etcd.errors import EtcdRefused as EtcdRefused
 from cluster.etcd.errors import LeaseGone as LeaseGone
+from cluster.etcd.errors import NoSpace as NoSpace
 from cluster.etcd.errors import PermissionDenied as PermissionDenied
 from cluster.etcd.errors import TooLarge as TooLarge
+from cluster.etcd.room import Room as Room
 from cluster.etcd.values import Batch as Batch
 from cluster.etcd.values import Compare as Compare
 from cluster.etcd.values import Delete as Delete

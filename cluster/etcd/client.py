@@ -221,7 +221,16 @@ class Etcd:
         """The member that answers."""
         member = await self._read(_STATUS, rpc.StatusRequest(), "read the status")
         members = await self._read(_MEMBERS, rpc.MemberListRequest(), "list the members")
-        return Status(member.version, member.dbSize, member.header.revision, len(members.members))
+        # each alarm is an error like "memberID:1234 alarm:NOSPACE "
+        alarms = {error.partition("alarm:")[2].strip() for error in member.errors if "alarm:" in error}
+        return Status(
+            member.version,
+            member.dbSize,
+            member.header.revision,
+            len(members.members),
+            member.dbSizeInUse,
+            tuple(sorted(alarms)),
+        )
 
     async def open_watch(self) -> Stream[rpc.WatchResponse]:
         """A raw watch stream, for PrefixWatch."""

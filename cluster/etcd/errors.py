@@ -35,6 +35,10 @@ class LeaseGone(EtcdRefused):
     """The lease ended or never existed, and with it its keys."""
 
 
+class NoSpace(Unavailable):
+    """etcd has raised its NOSPACE alarm: it answers reads and refuses writes until somebody makes room."""
+
+
 class Applied(enum.Enum):
     """What an error says about the request it answers."""
 
@@ -95,7 +99,7 @@ def explain(error: grpc.aio.AioRpcError, what: str, where: str, *, is_write: boo
     return Unavailable(f"{told}; check that etcd runs there and can be reached, then try again")
 
 
-def _refusal(code: grpc.StatusCode, details: str, what: str, where: str, user: str | None) -> EtcdRefused:
+def _refusal(code: grpc.StatusCode, details: str, what: str, where: str, user: str | None) -> EtcdRefused | NoSpace:
     told = f"{what} at {where}: {details or code.name}"
     who = f"user {user!r}" if user else "a client without a user"
     if "compacted" in details:
@@ -113,7 +117,10 @@ def _refusal(code: grpc.StatusCode, details: str, what: str, where: str, user: s
     if "too large" in details or "larger than max" in details:
         return TooLarge(f"{told}; split it, or start etcd with a higher --max-request-bytes")
     if "space exceeded" in details:
-        return EtcdRefused(f"{told}; etcd is full: compact, defragment, and disarm its NOSPACE alarm")
+        return NoSpace(
+            f"{told}; etcd is full (alarm NOSPACE) and takes no writes, nothing was changed: compact and defragment it"
+            " or raise its --quota-backend-bytes, then run `etcdctl alarm disarm`"
+        )
     return EtcdRefused(told)
 
 

@@ -80,12 +80,17 @@ class LeaseInfo:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The member that answered: its version, database size in bytes, the current revision, members of its cluster."""
+    """The member that answered: its version, database size in bytes, the current revision, members of its cluster.
+
+    ``db_in_use`` is what would be left of ``db_size`` after a defragmentation; ``alarms`` are those of the whole
+    cluster, ``NOSPACE`` or ``CORRUPT``."""
 
     version: str
     db_size: int
     revision: int
     members: int
+    db_in_use: int = 0
+    alarms: tuple[str, ...] = ()
 
 
 class _Target(Enum):

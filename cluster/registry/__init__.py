@@ -2,13 +2,15 @@
 
 entry.py value.py      an entry and what it may hold
 changeset.py order.py  operations applied whole; who is brought up first
-state.py filter.py pattern.py
-                       one version: look-ups, searches in linear time
-overlay.py             what the operator lays over an entry
+state.py index.py      one version: look-ups
+filter.py pattern.py   searches in linear time
+overlay.py origins.py  what the operator lays over an entry; what was changed at run time
 record.py store.py     the log's values, and reading it
-upload.py commit.py snapshot.py collect.py floor.py retry.py
+upload.py commit.py snapshot.py collect.py floor.py
                        writing it: blobs, versions, snapshots, garbage, kinds in use
-replica.py chunks.py   a node's copy
+retry.py offloop.py    requests repeated; work beside the event loop
+replica.py chunks.py history.py
+                       a node's copy, and the versions before
 publish.py             files into the registry
 registry.py            Registry, what everybody uses
 folding.py status.py   the overlay in a running cluster, and what became of it
@@ -17,12 +19,15 @@ folding.py status.py   the overlay in a running cluster, and what became of it
 from cluster.registry.changeset import Changeset as Changeset
 from cluster.registry.changeset import Create as Create
 from cluster.registry.changeset import Delete as Delete
+from cluster.registry.changeset import Fold as Fold
 from cluster.registry.changeset import Operation as Operation
 from cluster.registry.changeset import Update as Update
 from cluster.registry.changeset import build_delta as build_delta
 from cluster.registry.changeset import parse_operation as parse_operation
 from cluster.registry.collect import Collector as Collector
+from cluster.registry.collect import Keep as Keep
 from cluster.registry.collect import collect as collect
+from cluster.registry.commit import Validator as Validator
 from cluster.registry.entry import Entry as Entry
 from cluster.registry.entry import Origin as Origin
 from cluster.registry.entry import id_text as id_text
@@ -32,6 +37,9 @@ from cluster.registry.filter import Filter as Filter
 from cluster.registry.floor import Floor as Floor
 from cluster.registry.floor import read_floor as read_floor
 from cluster.registry.folding import Folding as Folding
+from cluster.registry.history import Change as Change
+from cluster.registry.history import Step as Step
+from cluster.registry.history import changes_between as changes_between
 from cluster.registry.order import creation_order as creation_order
 from cluster.registry.order import references as references
 from cluster.registry.publish import Difference as Difference

@@ -1,9 +1,10 @@
 """A changeset: operations applied whole or not at all, in their order.
 
 ``Create``, ``Update`` and ``Delete`` change entries; ``Fold`` sets or removes what the operator
-laid over one. ``problems`` says everything that keeps a changeset from applying to a state;
-applying itself is ``RegistryState.advance``, which never fails, because a version that others
-have must never be refused. ``payload`` and ``parse`` are the stored form, canonical JSON.
+laid over one; ``Mark`` notes that an entry of the files was changed at run time. ``problems`` says
+everything that keeps a changeset from applying to a state; applying itself is
+``RegistryState.advance``, which never fails, because a version that others have must never be
+refused. ``payload`` and ``parse`` are the stored form, canonical JSON.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from typing import Any
 from cluster.errors import Invalid, Problem
 from cluster.registry.entry import Entry, id_text
 from cluster.registry.order import creation_order
-from cluster.registry.value import canonical, flaw, parse
+from cluster.registry.value import canonical_list, flaw, outweighs, parse_list
 
 MAX_PAYLOAD = 64 * 1024 * 1024
+HEAVY = 128 * 1024
+"""Payloads over this many bytes are made and read in a thread."""
+_MANY = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,15 @@ class Fold:
     mod: int
 
 
-Operation = Create | Update | Delete | Fold
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Whether entry ``id`` of the files counts as changed at run time from now on, deleted included."""
+
+    id: str
+    overridden: bool
+
+
+Operation = Create | Update | Delete | Fold | Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,12 @@ class Changeset:
     @property
     def touched(self) -> frozenset[str]:
         """The ids of the entries it changes."""
-        return frozenset(operation.id for operation in self.operations)
+        return frozenset(operation.id for operation in self.operations if not isinstance(operation, Mark))
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether checking and storing it is too much work for an event loop."""
+        return len(self.operations) > _MANY or outweighs(map(_content, self.operations), HEAVY)
 
     def problems(self, present: Container[str]) -> list[Problem]:
         """Why it does not apply to a registry that holds the ids ``present``; empty when it does."""
@@ -76,12 +93,12 @@ class Changeset:
         for operation in self.operations:
             there = exists.get(operation.id, operation.id in present)
             found += _problems(operation, there)
-            exists[operation.id] = there if isinstance(operation, Fold) else not isinstance(operation, Delete)
+            exists[operation.id] = there if isinstance(operation, Fold | Mark) else not isinstance(operation, Delete)
         return found
 
     def payload(self) -> bytes:
         """The stored form. Raises Invalid when it is over the limit."""
-        raw = canonical({"operations": [_as_dict(operation) for operation in self.operations]})
+        raw = canonical_list("operations", map(_as_dict, self.operations))
         if len(raw) > MAX_PAYLOAD:
             text = f"changeset of {len(raw)} bytes is over the limit of {MAX_PAYLOAD} bytes; split it"
             raise Invalid([Problem(text)])
@@ -91,7 +108,7 @@ class Changeset:
     def parse(cls, raw: bytes) -> Changeset:
         """The changeset in a stored form. Raises Invalid."""
         try:
-            value = parse(raw)
+            value = parse_list(raw, "operations")
         except ValueError as error:
             raise Invalid([Problem(f"changeset is not JSON: {error}")]) from None
         if not isinstance(value, dict) or not isinstance(value.get("operations"), list):
@@ -123,6 +140,18 @@ def _as_dict(operation: Operation) -> dict[str, Any]:
             return {"kind": "entry.delete", "id": id}
         case Fold(id, mapping, mod):
             return {"kind": "overlay", "id": id, "mapping": mapping, "mod": mod}
+        case Mark(id, overridden):
+            return {"kind": "mark", "id": id, "overridden": overridden}
+
+
+def _content(operation: Operation) -> Any:
+    match operation:
+        case Create(entry) | Update(entry):
+            return [entry.meta, entry.data]
+        case Fold(_, mapping):
+            return mapping
+        case _:
+            return None
 
 
 def parse_operation(raw: Any) -> Operation:
@@ -138,6 +167,8 @@ def parse_operation(raw: Any) -> Operation:
             return Delete(_deleted(raw))
         case "overlay":
             return _fold(raw)
+        case "mark":
+            return Mark(id_text(raw.get("id")), raw.get("overridden") is True)
         case other:
             raise Invalid(
                 [Problem(f"expected entry.create, entry.update or entry.delete, got {other!r}", field="kind")]

@@ -1,6 +1,7 @@
 """Chunks of payloads that just went by in the watch, so that a version needs no read of its own.
 
-Bounded in bytes; the oldest go first. What is not here any more is read from etcd.
+Bounded in bytes; the oldest go first, and all of a payload goes when it was used. What is not here
+any more is read from etcd.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from cluster.etcd import KeyEvent
 
-MAX_BYTES = 8 * 1024 * 1024
+MAX_BYTES = 32 * 1024 * 1024
 
 
 class Chunks(Mapping[str, bytes]):
@@ -22,13 +23,16 @@ class Chunks(Mapping[str, bytes]):
         self._values: OrderedDict[str, bytes] = OrderedDict()
 
     def note(self, event: KeyEvent) -> None:
-        self._bytes -= len(self._values.pop(event.kv.key, b""))
+        self.drop(event.kv.key)
         if event.deleted:
             return
         self._values[event.kv.key] = event.kv.value
         self._bytes += len(event.kv.value)
         while self._bytes > self._max_bytes:
             self._bytes -= len(self._values.popitem(last=False)[1])
+
+    def drop(self, key: str) -> None:
+        self._bytes -= len(self._values.pop(key, b""))
 
     def forget(self) -> None:
         self._values.clear()

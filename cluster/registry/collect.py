@@ -2,9 +2,10 @@
 
 Uploads, changes and snapshots are read and blobs are listed at ONE revision: a blob seen
 there whose name is in none of them belongs to a writer that died, for a living writer's
-upload key was there before its first blob. Kept are the newest ``keep_versions`` versions and
-whatever rebuilding the oldest of them needs; nothing younger than an hour goes, because a
-writer may still ask what became of its commit. Deleting is safe to repeat and to interrupt.
+upload key was there before its first blob. Kept are the newest versions, as many as ``Keep``
+says, and whatever rebuilding the oldest of them needs; nothing younger than an hour goes,
+because a writer may still ask what became of its commit. Deleting is safe to repeat and to
+interrupt, and works while etcd is full.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Self
 import structlog
 
 from cluster.errors import ClusterError
-from cluster.etcd import Etcd
+from cluster.etcd import Delete, Etcd, KeyValue
 from cluster.keys import Keys
+from cluster.registry.offloop import computed
 from cluster.registry.record import ChangeRecord, SnapshotRecord
 from cluster.registry.retry import until_answered
 from cluster.registry.store import read_change, read_snapshot, version_of
@@ -28,7 +30,28 @@ from cluster.tasks import Tasks
 log = structlog.get_logger("wippy.registry")
 
 KEEP_VERSIONS = 1_000
+KEEP_BYTES = 256 * 1024 * 1024
 KEEP_FOR = timedelta(hours=1)
+_AT_ONCE = 64
+"""Deletions in one request; etcd takes 128 by default."""
+_MANY = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What of the history is kept: the newest ``versions``, fewer when they, with their snapshots, are more
+    than ``size`` bytes; and everything younger than ``time``."""
+
+    versions: int = KEEP_VERSIONS
+    size: int = KEEP_BYTES
+    time: timedelta = KEEP_FOR
+
+    def __post_init__(self) -> None:
+        if self.versions < 1 or self.size < 1:
+            raise ValueError(f"expected to keep at least 1 version and 1 byte, got {self}")
+
+
+KEEP = Keep()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +76,15 @@ class Garbage:
         return len(self.changes) + len(self.snapshots) + len(self.blobs)
 
 
-def garbage(found: Found, now: datetime, keep_versions: int, keep_for: timedelta) -> Garbage:
+def garbage(found: Found, now: datetime, keep: Keep) -> Garbage:
     """The decision, pure. Blobs of changes deleted now are garbage only in the next pass."""
     named = {record.blob.upload for record in found.changes.values()}
     named |= {snapshot.blob.upload for snapshot in found.snapshots.values()}
     blobs = sorted(found.blobs - named - found.uploads)
-    old = {version for version, record in found.changes.items() if now - record.time >= keep_for}
-    head = max(found.changes, default=-1)
+    old = {version for version, record in found.changes.items() if now - record.time >= keep.time}
+    oldest = _oldest_kept(found, keep)
     # a snapshot younger than the limit must not free what led to it, nor replace an older one
-    bases = [version for version in found.snapshots if version <= head - keep_versions + 1 and version in old]
+    bases = [version for version in found.snapshots if version <= oldest and version in old]
     if not bases:
         return Garbage(blobs=blobs)
     base = max(bases)
@@ -72,6 +95,20 @@ def garbage(found: Found, now: datetime, keep_versions: int, keep_for: timedelta
     )
 
 
+def _oldest_kept(found: Found, keep: Keep) -> int:
+    """The newest version always is."""
+    newest_first = sorted(found.changes, reverse=True)[: keep.versions]
+    oldest, size = max(newest_first, default=-1), 0
+    for version in newest_first:
+        size += found.changes[version].blob.size
+        if version in found.snapshots:
+            size += found.snapshots[version].blob.size
+        if size > keep.size:
+            break
+        oldest = version
+    return oldest
+
+
 async def read_log(etcd: Etcd, keys: Keys) -> Found:
     """All of it at one revision."""
     uploads = await until_answered(lambda: etcd.range(keys.uploads, keys_only=True))
@@ -79,26 +116,31 @@ async def read_log(etcd: Etcd, keys: Keys) -> Found:
     changes = await until_answered(lambda: etcd.range(keys.changes, revision=at))
     snapshots = await until_answered(lambda: etcd.range(keys.snapshots, revision=at))
     blobs = await until_answered(lambda: etcd.range(keys.blobs, revision=at, keys_only=True))
+    is_long = len(changes.kvs) + len(blobs.kvs) > _MANY
+    return await computed(is_long, _found, keys, uploads.kvs, changes.kvs, snapshots.kvs, blobs.kvs)
+
+
+def _found(
+    keys: Keys, uploads: list[KeyValue], changes: list[KeyValue], snapshots: list[KeyValue], blobs: list[KeyValue]
+) -> Found:
     return Found(
-        {version_of(kv.key): record for kv in changes.kvs if (record := read_change(kv))},
-        {version_of(kv.key): snapshot for kv in snapshots.kvs if (snapshot := read_snapshot(kv))},
-        frozenset(kv.key.removeprefix(keys.uploads) for kv in uploads.kvs),
-        frozenset(kv.key.removeprefix(keys.blobs).split("/", 1)[0] for kv in blobs.kvs),
+        {version_of(kv.key): record for kv in changes if (record := read_change(kv))},
+        {version_of(kv.key): snapshot for kv in snapshots if (snapshot := read_snapshot(kv))},
+        frozenset(kv.key.removeprefix(keys.uploads) for kv in uploads),
+        frozenset(kv.key.removeprefix(keys.blobs).split("/", 1)[0] for kv in blobs),
     )
 
 
-async def collect(
-    etcd: Etcd, keys: Keys, *, keep_versions: int = KEEP_VERSIONS, keep_for: timedelta = KEEP_FOR
-) -> Garbage:
+async def collect(etcd: Etcd, keys: Keys, keep: Keep = KEEP) -> Garbage:
     """One pass; what it deleted. The caller sets the deadline."""
-    found = garbage(await read_log(etcd, keys), datetime.now(UTC), keep_versions, keep_for)
-    for name in found.blobs:
-        prefix = f"{keys.blobs}{name}/"
-        await until_answered(lambda prefix=prefix: etcd.delete_prefix(prefix, repeatable=True))  # type: ignore[misc]
-    stale = [keys.change(version) for version in found.changes]
-    stale += [keys.snapshot(version) for version in found.snapshots]
-    for key in stale:
-        await until_answered(lambda key=key: etcd.delete(key, repeatable=True))  # type: ignore[misc]
+    log_read = await read_log(etcd, keys)
+    found = await computed(len(log_read.changes) > _MANY, garbage, log_read, datetime.now(UTC), keep)
+    stale = [Delete(f"{keys.blobs}{name}/", whole_prefix=True) for name in found.blobs]
+    stale += [Delete(keys.change(version)) for version in found.changes]
+    stale += [Delete(keys.snapshot(version)) for version in found.snapshots]
+    for at in range(0, len(stale), _AT_ONCE):
+        part = stale[at : at + _AT_ONCE]
+        await until_answered(lambda part=part: etcd.txn([], part))  # type: ignore[misc]
     if found:
         log.info(
             "registry log cleaned",
@@ -119,15 +161,13 @@ class Collector:
         rank: Callable[[], int],
         *,
         every: timedelta = timedelta(minutes=10),
-        keep_versions: int = KEEP_VERSIONS,
-        keep_for: timedelta = KEEP_FOR,
+        keep: Keep = KEEP,
     ) -> None:
         self._etcd = etcd
         self._keys = keys
         self._rank = rank
         self._every = every
-        self._keep_versions = keep_versions
-        self._keep_for = keep_for
+        self._keep = keep
         self._tasks = Tasks("registry collector")
 
     async def __aenter__(self) -> Self:
@@ -146,6 +186,6 @@ class Collector:
     async def _pass(self) -> None:
         try:
             async with asyncio.timeout(self._every.total_seconds()):
-                await collect(self._etcd, self._keys, keep_versions=self._keep_versions, keep_for=self._keep_for)
+                await collect(self._etcd, self._keys, self._keep)
         except (TimeoutError, ClusterError) as error:
             log.warning("cleaning the registry log failed; it is tried again later", error=str(error))

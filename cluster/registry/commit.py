@@ -12,31 +12,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 import structlog
 
 from cluster.errors import CallTimeout, Invalid, OutcomeUnknown, Problem, Unavailable
-from cluster.etcd import Compare, Delete, Etcd, LeaseGone, Put
+from cluster.etcd import Compare, Delete, Etcd, LeaseGone, NoSpace, Put
 from cluster.keys import Keys
 from cluster.registry.changeset import Changeset, Fold
 from cluster.registry.floor import Floor, needed_kinds, raise_floor
-from cluster.registry.record import ChangeRecord, VersionInfo, encode_head
+from cluster.registry.offloop import computed
+from cluster.registry.record import Blob, ChangeRecord, VersionInfo, encode_head
 from cluster.registry.retry import pause, until_answered
 from cluster.registry.state import RegistryState
 from cluster.registry.store import Store
-from cluster.registry.upload import CHUNK, Upload, Uploads
+from cluster.registry.upload import CHUNK, Payload, Upload, Uploads
 
 log = structlog.get_logger("wippy.registry")
 
 ATTEMPTS = 50
+NAMED = 32
+"""Ids of changed entries that a record names; the rest is in the changeset itself."""
 
 Draft = Callable[[RegistryState], Changeset | None]
 """The change to make to a state; None when there is nothing to do. Raises Invalid or RegistryConflict."""
 
 Validator = Callable[[RegistryState], list[Problem]]
+"""Everything wrong with a would-be state. A big change is validated in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Writer:
         keys: Keys,
         at_head: Callable[[], Awaitable[At]],
         *,
+        where: str,
         validator: Validator | None,
         capability: dict[str, int] | None,
         patience: timedelta,
@@ -86,17 +91,19 @@ class Writer:
         self._store = Store(etcd, keys)
         self._uploads = Uploads(etcd, keys)
         self._at_head = at_head
+        self._where = where
         self._validator = validator
         self._capability = capability or {}
         self._patience = patience
 
-    async def commit(self, draft: Draft, author: str, message: str) -> Committed | None:
-        """Attempt until ``draft`` is a version; None when it found nothing to do.
+    async def commit(self, draft: Draft, author: str, message: str, *, is_heavy: bool = False) -> Committed | None:
+        """Attempt until ``draft`` is a version; None when it found nothing to do. A draft that ``is_heavy`` is
+        made in a thread.
 
         Raises what the draft raises, Invalid, Unavailable (nothing was applied) or OutcomeUnknown.
         """
         for attempt in range(ATTEMPTS):
-            outcome = await self.attempt(draft, author, message)
+            outcome = await self.attempt(draft, author, message, is_heavy=is_heavy)
             if isinstance(outcome, Committed):
                 return outcome
             if outcome is Outcome.NOTHING_TO_DO:
@@ -107,20 +114,35 @@ class Writer:
         )
 
     async def attempt(
-        self, draft: Draft, author: str, message: str, guard: Sequence[Compare] = ()
+        self,
+        draft: Draft,
+        author: str,
+        message: str,
+        guard: Sequence[Compare] = (),
+        *,
+        is_heavy: bool = False,
     ) -> Committed | Outcome:
         """R1 to R3 once; ``guard`` are further conditions of the transaction."""
         try:
             async with asyncio.timeout(self._patience.total_seconds()):
                 at = await self._at_head()
-                changes = draft(at.state)
-                if changes is None:
-                    return Outcome.NOTHING_TO_DO
-                after = self.check(at.state, changes)
-                floor = await self._floor(at.floor, after, changes)
+                changes = await computed(is_heavy, draft, at.state)
         except (TimeoutError, CallTimeout) as error:
             raise Unavailable(f"the registry could not be read in time; nothing was applied ({error})") from None
-        return await self._write(at, changes, after, floor, author, message, guard)
+        if changes is None:
+            return Outcome.NOTHING_TO_DO
+        after, payload = await computed(changes.is_heavy, self._prepare, at.state, changes)
+        try:
+            async with asyncio.timeout(self._patience.total_seconds()):
+                floor = await self._floor(at.floor, after, changes)
+        except (TimeoutError, CallTimeout) as error:
+            raise Unavailable(f"the kinds in use could not be raised; nothing was applied ({error})") from None
+        record = _record(changes, author, message, self._where)
+        return await self._write(at, payload, record, after, floor, guard)
+
+    def _prepare(self, state: RegistryState, changes: Changeset) -> tuple[RegistryState, Payload]:
+        """What needs no network. Raises Invalid."""
+        return self.check(state, changes), Payload.of(changes.payload())
 
     def check(self, state: RegistryState, changes: Changeset) -> RegistryState:
         """The would-be state. Raises Invalid with everything that keeps it from being."""
@@ -143,20 +165,18 @@ class Writer:
     async def _write(
         self,
         at: At,
-        changes: Changeset,
+        payload: Payload,
+        record: ChangeRecord,
         after: RegistryState,
         floor: Floor,
-        author: str,
-        message: str,
         guard: Sequence[Compare],
     ) -> Committed | Outcome:
-        payload = changes.payload()
-        patience = deadline_for(len(payload), self._patience)
+        patience = deadline_for(len(payload.raw), self._patience)
         sent = False
         try:
             async with asyncio.timeout(patience.total_seconds()):
                 done = await self._uploads.upload(payload, patience)
-                record = _record(done, changes, author, message)
+                record = replace(record, blob=done.blob)
                 sent = True
                 applied = await self._send(at, floor, done, record, after.version, guard)
         except LeaseGone:
@@ -190,6 +210,8 @@ class Writer:
         ]
         try:
             result = await self._etcd.txn(compares, changes)
+        except NoSpace:
+            raise
         except Unavailable:
             return False  # it never left this machine
         except OutcomeUnknown as lost:
@@ -209,14 +231,18 @@ class Writer:
         return record is not None and record.blob.upload == done.blob.upload
 
 
-def _record(done: Upload, changes: Changeset, author: str, message: str) -> ChangeRecord:
+def _record(changes: Changeset, author: str, message: str, where: str) -> ChangeRecord:
+    """Its blob is known once it was uploaded."""
     folded = next((each for each in changes.operations if isinstance(each, Fold)), None)
+    ids = sorted(changes.touched)
     return ChangeRecord(
-        done.blob,
+        Blob("", 0, "", 0),
         author,
         datetime.now(UTC),
         message,
-        len(changes.touched),
+        len(ids),
         folded.mod if folded else None,
         folded.id if folded else "",
+        f"overlay {where.removeprefix('node ')}" if folded else where,
+        tuple(ids[:NAMED]),
     )

@@ -4,7 +4,7 @@
 a field of the metadata. A prefix changes how a field is compared: ``~`` regular expression,
 ``*`` contains (a part of a text, an item of a list), ``^`` starts with, ``$`` ends with. All
 conditions must hold. Keys of any other shape are ignored and listed, so that the caller can
-warn once. Cost is linear in the entries, whatever the filter (see ``pattern``).
+warn once. Cost is at most linear in the entries, whatever the filter (see ``pattern``, ``index``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from cluster.registry.pattern import BadPattern, Pattern
 from cluster.registry.value import same
 
 _FIELDS = (".kind", ".ns", ".name", ".id")
-_MISSING = object()
+MISSING = object()
+"""What ``field_value`` finds where there is no such field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,10 @@ class Condition:
 
     def holds(self, entry: Entry) -> bool:
         found = field_value(entry, self.field)
-        if found is _MISSING:
-            return False
+        return found is not MISSING and self.fits(found)
+
+    def fits(self, found: Any) -> bool:
+        """Whether it holds for an entry with ``found`` in its field."""
         match self.how:
             case "=":
                 return glob(self.value, found) if self.field == ".kind" else same(found, self.value)
@@ -54,8 +57,8 @@ class Condition:
                 return text.endswith(wanted)
 
     @property
-    def indexable(self) -> bool:
-        """Whether an index by the field's text answers it."""
+    def is_exact(self) -> bool:
+        """Whether it holds for one text only."""
         return self.how == "=" and isinstance(self.value, str) and not (self.field == ".kind" and "*" in self.value)
 
 
@@ -112,7 +115,7 @@ def _at(meta: Mapping[str, Any], path: str) -> Any:
     value: Any = meta
     for step in path.split("."):
         if not isinstance(value, Mapping) or step not in value:
-            return _MISSING
+            return MISSING
         value = value[step]
     return value
 

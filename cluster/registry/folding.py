@@ -113,7 +113,12 @@ class Folding:
 
     def _on_version(self, before: RegistryState, after: RegistryState, changed: frozenset[str]) -> None:
         dropped = before.overlays.keys() - after.overlays.keys()
-        self._mark([id for id in changed | dropped if id in self._config])
+        refused = self._config.keys() - after.overlays.keys()  # perhaps because of an entry that is another one now
+        stale = [id for id, held in after.overlays.items() if id in self._config and self._is_unfolded(id, held.mod)]
+        self._mark([*(id for id in changed | dropped if id in self._config), *refused, *stale])
+
+    def _is_unfolded(self, id: str, mod: int) -> bool:
+        return self._config[id].mod_revision != mod
 
     async def _run(self) -> None:
         failures = 0

@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from cluster.documents import parse_bytes
 from cluster.registry.entry import Entry
 from cluster.registry.value import flaw, parse
 
@@ -46,15 +45,14 @@ def _load(raw: bytes) -> Any:
     try:
         return parse(raw)
     except ValueError:
-        pass  # not JSON: YAML has the last word, and its message says where it went wrong
-    try:
-        return yaml.safe_load(raw.decode())
-    except UnicodeDecodeError:
-        raise Malformed("neither JSON nor YAML: the bytes are not UTF-8") from None
-    except yaml.YAMLError as error:
-        raise Malformed(f"neither JSON nor YAML: {' '.join(str(error).split())}") from None
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"neither JSON nor YAML: {error}") from None
+        pass  # not JSON: YAML has the last word, read as the files of an application are
+    document = parse_bytes(raw, "")
+    if document.more:
+        raise Malformed("expected one YAML document, got several")
+    if document.problems:
+        wrong = "; ".join(f"line {problem.line}: {problem.message}" for problem in document.problems)
+        raise Malformed(f"neither JSON nor YAML: {wrong}" if document.broken else wrong)
+    return None if document.root is None else document.root.plain()
 
 
 def _name(value: Any) -> str:

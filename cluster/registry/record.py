@@ -35,24 +35,26 @@ class VersionNotFound(ClusterError, LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Where a payload lies: ``blobs/<upload>/<chunk>``, ``chunks`` of them, sha256 over all."""
+    """Where a payload lies: ``blobs/<upload>/<chunk>``, ``chunks`` of them, sha256 over all, ``size`` in bytes."""
 
     upload: str
     chunks: int
     sha: str
+    size: int
 
     def as_dict(self) -> dict[str, Any]:
-        return {"u": self.upload, "chunks": self.chunks, "sha": self.sha}
+        return {"u": self.upload, "chunks": self.chunks, "sha": self.sha, "size": self.size}
 
     @classmethod
     def read(cls, value: dict[str, Any]) -> Blob:
-        return cls(str(value["u"]), int(value["chunks"]), str(value["sha"]))
+        return cls(str(value["u"]), int(value["chunks"]), str(value["sha"]), int(value.get("size", 0)))
 
 
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
-    """One version for people: ``changed`` is the number of entries, ``overlay`` the entry when the
-    operator's overlay made it."""
+    """One version for people: ``changed`` is the number of entries, ``entries`` the first of their ids, ``overlay``
+    the entry when the operator's overlay made it. ``where`` is what wrote it and on which machine: ``node <name>``,
+    ``cli <host>``, ``client <host>``, or ``overlay <node>``."""
 
     version: int
     author: str
@@ -60,6 +62,8 @@ class VersionInfo:
     message: str
     changed: int
     overlay: str = ""
+    where: str = ""
+    entries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class ChangeRecord:
     changed: int
     overlay: int | None = None
     entry: str = ""
+    where: str = ""
+    entries: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         value = self.blob.as_dict() | {
@@ -81,6 +87,8 @@ class ChangeRecord:
             "time": self.time.astimezone(UTC).isoformat(timespec="milliseconds"),
             "message": self.message,
             "changed": self.changed,
+            "where": self.where,
+            "entries": list(self.entries),
         }
         if self.overlay is not None:
             value |= {"overlay": self.overlay, "entry": self.entry}
@@ -99,12 +107,16 @@ class ChangeRecord:
                 int(value["changed"]),
                 value.get("overlay"),
                 value.get("entry", ""),
+                str(value.get("where", "")),
+                tuple(map(str, value.get("entries", ()))),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadRecord(f"not a change of the registry: {raw[:100]!r} ({error!r})") from error
 
     def info(self, version: int) -> VersionInfo:
-        return VersionInfo(version, self.author, self.time, self.message, self.changed, self.entry)
+        return VersionInfo(
+            version, self.author, self.time, self.message, self.changed, self.entry, self.where, self.entries
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,33 +10,35 @@ what an entry means: a validator says whether a would-be state is acceptable.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
 
 import structlog
 
-from cluster.errors import CallTimeout, Invalid, RegistryConflict, Unavailable
+from cluster.errors import CallTimeout, Invalid, Problem, RegistryConflict, Unavailable
 from cluster.etcd import Compare, Etcd, PrefixWatch
 from cluster.keys import Keys
-from cluster.registry.changeset import Changeset, Fold, Operation, as_changeset, build_delta
-from cluster.registry.commit import At, Committed, Draft, Outcome, Validator, Writer, deadline_for
+from cluster.registry.changeset import Changeset, Fold, Mark, Operation, as_changeset
+from cluster.registry.commit import At, Committed, Draft, Outcome, Validator, Writer
 from cluster.registry.entry import Entry
+from cluster.registry.history import Change, History, Step, changes_between
+from cluster.registry.offloop import computed
+from cluster.registry.origins import at_run_time, restoring
+from cluster.registry.overlay import refusal
 from cluster.registry.publish import Mode, PublishResult, Take, as_files, differences, plan_push
-from cluster.registry.record import VersionInfo, VersionNotFound
+from cluster.registry.record import VersionInfo
 from cluster.registry.replica import OnChange, Replica
-from cluster.registry.snapshot import write_snapshot
+from cluster.registry.snapshot import SNAPSHOT_EVERY, Snapshots
 from cluster.registry.state import ABSENT, RegistryState
-from cluster.tasks import Tasks
 
 log = structlog.get_logger("wippy.registry")
 
-SNAPSHOT_EVERY = 50
-_CACHED_STATES = 8
-_TRIES = 10
+_MANY = 200
+"""More entries than an event loop compares without being missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ class Restored:
 class Registry:
     """Build it before ``watch`` is started, enter it after; it is at the head once entered.
 
-    ``capability`` is what this node knows: schema numbers by kind; None leaves the floor alone.
+    ``capability`` is what this node knows: schema numbers by kind; None leaves the floor alone. ``where`` stands
+    in the history for what writes here (``VersionInfo.where``).
     """
 
     def __init__(
@@ -65,36 +68,32 @@ class Registry:
         validator: Validator | None = None,
         *,
         capability: Mapping[str, int] | None = None,
+        where: str = "",
         snapshot_every: int = SNAPSHOT_EVERY,
         patience: timedelta = timedelta(seconds=30),
     ) -> None:
-        if snapshot_every < 1:
-            raise ValueError(f"expected snapshot_every >= 1, got {snapshot_every}")
-        self._etcd = etcd
-        self._keys = keys
         self._node = node
-        self._snapshot_every = snapshot_every
         self._patience = patience
         self._replica = Replica(etcd, watch, keys, patience=patience)
         self._writer = Writer(
             etcd,
             keys,
             self._replica.at_head,
+            where=where or f"node {node}",
             validator=validator,
             capability=dict(capability) if capability is not None else None,
             patience=patience,
         )
-        self._cache: OrderedDict[int, RegistryState] = OrderedDict()
-        self._snapshot_begun = ABSENT
+        self._history = History(self._replica, patience)
+        self._snapshots = Snapshots(etcd, keys, self._replica, snapshot_every, patience * 2)
         self._writing = asyncio.Lock()
-        self._tasks = Tasks("registry")
 
     async def __aenter__(self) -> Self:
         await self._replica.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._tasks.close()
+        await self._snapshots.__aexit__()
         await self._replica.__aexit__()
 
     @property
@@ -106,9 +105,18 @@ class Registry:
         """Versions this node still has to apply."""
         return max(self._replica.head.version - self.state.version, 0)
 
-    def on_change(self, callback: OnChange) -> None:
-        """Call ``callback(before, after, changed_ids)`` for every version, in order, on the event loop."""
-        self._replica.on_change(callback)
+    def on_change(self, callback: OnChange) -> Callable[[], None]:
+        """Call ``callback(before, after, changed_ids)`` for every version, in order, on the event loop.
+
+        Returns the undo.
+        """
+        return self._replica.on_change(callback)
+
+    @contextmanager
+    def follow(self) -> Iterator[AsyncIterator[Step]]:
+        """Every version from now on, in order: ``with registry.follow() as steps: async for step in steps``."""
+        with self._history.follow() as steps:
+            yield steps
 
     async def reached(self, version: int, timeout: timedelta | None = None) -> RegistryState:
         """The state once it is at ``version`` or later. Raises CallTimeout."""
@@ -126,30 +134,37 @@ class Registry:
         base_version: int | None = None,
         rebase: bool = True,
     ) -> VersionInfo:
-        """Apply ``operations`` as the next version.
+        """Apply ``operations``, a change made at run time, as the next version.
 
         They were made against ``base_version`` (None: the state of this node now). When other versions
         came since and touched none of the same entries, they are put on top, unless ``rebase`` is false.
-        Raises Invalid, RegistryConflict, VersionNotFound, Unavailable (nothing was applied), OutcomeUnknown.
+        Raises Invalid, RegistryConflict with the versions that came in between, VersionNotFound, Unavailable
+        (nothing was applied), OutcomeUnknown.
         """
         changes = as_changeset(operations)
+        if inner := [each.id for each in changes.operations if isinstance(each, Fold | Mark)]:
+            raise Invalid([Problem("expected entry.create, entry.update or entry.delete", entry=id) for id in inner])
         base = self.state if base_version is None else await self.state_at(base_version)
 
         def draft(state: RegistryState) -> Changeset:
             changed = state.base_differs_from(base, changes.touched)
             if changed or (not rebase and state.version != base.version):
                 raise RegistryConflict(state.version, changed)
-            return changes
+            return at_run_time(state, changes)
 
         if not changes:
             raise Invalid(changes.problems(base.base))
-        committed = await self._commit(draft, author, message)
+        try:
+            committed = await self._commit(draft, author, message)
+        except RegistryConflict as lost:
+            meanwhile = await self._history.meanwhile(base.version, lost.head, lost.changed)
+            raise RegistryConflict(lost.head, lost.changed, meanwhile) from None
         assert committed is not None  # this draft always has something to do
         return committed.info
 
-    async def _commit(self, draft: Draft, author: str, message: str) -> Committed | None:
+    async def _commit(self, draft: Draft, author: str, message: str, *, is_heavy: bool = False) -> Committed | None:
         async with self._turn():
-            committed = await self._writer.commit(draft, author or self._node, message)
+            committed = await self._writer.commit(draft, author or self._node, message, is_heavy=is_heavy)
         if committed is not None:
             await self._after(committed)
         return committed
@@ -173,7 +188,12 @@ class Registry:
 
         def draft(state: RegistryState) -> Changeset | None:
             held = state.overlays.get(change.id)
-            return None if (held.mod if held else 0) == change.mod else Changeset((change,))
+            if (held.mod if held else 0) == change.mod:
+                return None
+            # the entry may have become another kind since it was judged
+            if change.mod and (why := refusal(state.base.get(change.id))):
+                raise Invalid([Problem(why, entry=change.id)])
+            return Changeset((change,))
 
         message = f"overlay of {change.id}" if change.mod else f"overlay of {change.id} removed"
         async with self._turn():
@@ -189,59 +209,53 @@ class Registry:
             await self._replica.reached(version)
         except CallTimeout as late:
             log.warning("a version was committed but is not here yet", version=version, error=str(late))
-        newest = max([self._snapshot_begun, *self._replica.snapshots])
-        if version - newest >= self._snapshot_every:
-            self._snapshot_begun = version
-            self._tasks.start(self._snapshot(committed.state), f"snapshot-{version}")
-
-    async def _snapshot(self, state: RegistryState) -> None:
-        try:
-            await write_snapshot(self._etcd, self._keys, state, deadline_for(0, self._patience * 2))
-        except Unavailable as error:
-            self._snapshot_begun = ABSENT
-            log.warning("no snapshot was written; a later committer will", error=str(error))
+        self._snapshots.consider(committed.state)
 
     async def versions(self) -> list[VersionInfo]:
         """The history this node knows, oldest first."""
-        records = self._replica.records
-        return [records[version].info(version) for version in sorted(records) if version <= self.state.version]
+        return self._history.versions()
 
     async def state_at(self, version: int) -> RegistryState:
         """The state as it was at ``version``. Raises VersionNotFound, CallTimeout."""
-        if found := self._replica.recent(version) or self._cache.get(version):
-            return found
-        if not 0 <= version <= self.state.version:
-            oldest = min([*self._replica.records, *self._replica.snapshots], default=ABSENT)
-            raise VersionNotFound(version, oldest, self.state.version)
-        seconds = self._patience.total_seconds()
-        try:
-            async with asyncio.timeout(seconds):
-                state = await self._replica.store.load(version)
-        except TimeoutError:
-            raise CallTimeout(f"reading version {version} of the registry", seconds) from None
-        self._cache[version] = state
-        while len(self._cache) > _CACHED_STATES:
-            self._cache.popitem(last=False)
-        return state
+        return await self._history.state_at(version)
 
-    async def rollback(self, version: int, author: str = "", message: str = "") -> Restored:
+    async def changeset(self, version: int) -> Changeset:
+        """The operations that made ``version``. Raises VersionNotFound, CallTimeout."""
+        return await self._history.changeset(version)
+
+    async def changes_between(self, before: int, after: int) -> list[Change]:
+        """The entries that differ between two versions. Raises VersionNotFound, CallTimeout."""
+        states = await self.state_at(before), await self.state_at(after)
+        return await computed(max(map(len, states)) > _MANY, changes_between, *states)
+
+    async def rollback(
+        self, version: int, author: str = "", message: str = "", permit: Callable[[Changeset], None] | None = None
+    ) -> Restored:
         """Make a new version with the base entries of ``version``; overlays stay on top.
 
-        Raises what ``commit`` raises.
+        Origins come back too: the next push of the files makes the registry say what they say.
+        ``permit`` may raise when it sees what is about to be changed; it sees each attempt.
+        Raises what ``commit`` raises, but no conflict.
         """
         target = await self.state_at(version)
 
         def draft(state: RegistryState) -> Changeset | None:
-            return build_delta(state.base.values(), target.base.values()) or None
+            changes = restoring(state, target)
+            if changes and permit is not None:
+                permit(changes)
+            return changes or None
 
-        committed = await self._commit(draft, author, message or f"back to version {version}")
+        heavy = len(target) > _MANY
+        committed = await self._commit(draft, author, message or f"back to version {version}", is_heavy=heavy)
         after = committed.state if committed else self.state
         changed = committed.info.changed if committed else 0
         return Restored(after.version, version, changed, tuple(sorted(after.overlays)))
 
-    async def apply_version(self, version: int, author: str = "") -> Restored:
+    async def apply_version(
+        self, version: int, author: str = "", permit: Callable[[Changeset], None] | None = None
+    ) -> Restored:
         """``rollback``, forward as well as back."""
-        return await self.rollback(version, author, f"version {version} applied")
+        return await self.rollback(version, author, f"version {version} applied", permit)
 
     async def publish(
         self,
@@ -269,10 +283,11 @@ class Registry:
                 return None
             return plan_push(state, files, take, prune=prune) or None
 
-        committed = await self._commit(draft, author, message or "files published")
+        heavy = len(files) > _MANY
+        committed = await self._commit(draft, author, message or "files published", is_heavy=heavy)
         state = committed.state if committed else (await self.at_head()).state
         changed = committed.info.changed if committed else 0
-        left = differences(state, files)
+        left = await computed(heavy, differences, state, files)
         if left:
             log.warning("files and registry differ", version=state.version, entries=[str(each) for each in left[:20]])
         return PublishResult(state.version, created and committed is not None, changed, left)
@@ -286,10 +301,15 @@ async def open_registry(
     validator: Validator | None = None,
     *,
     capability: Mapping[str, int] | None = None,
+    where: str = "",
 ) -> AsyncIterator[Registry]:
-    """A registry for a program that is no node, with a watch of its own over the registry's keys only."""
+    """A registry for a program that is no node, with a watch of its own over the registry's keys only.
+
+    ``where`` is ``cli <this host>`` unless said otherwise.
+    """
     watch = PrefixWatch(etcd, keys.registry, unloaded=[keys.blobs])
-    registry = Registry(etcd, watch, keys, author, validator, capability=capability)
+    where = where or f"cli {socket.gethostname()}"
+    registry = Registry(etcd, watch, keys, author, validator, capability=capability, where=where)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(watch)
         await stack.enter_async_context(registry)

@@ -23,13 +23,15 @@ import structlog
 from cluster.errors import CallTimeout, ClusterError
 from cluster.etcd import Batch, Etcd, KeyEvent, PrefixWatch
 from cluster.keys import Keys
+from cluster.registry.changeset import HEAVY
 from cluster.registry.chunks import Chunks
 from cluster.registry.commit import At
 from cluster.registry.floor import Floor
+from cluster.registry.offloop import computed
 from cluster.registry.record import BadRecord, ChangeRecord, SnapshotRecord, VersionNotFound, decode_head
 from cluster.registry.retry import pause
 from cluster.registry.state import ABSENT, EMPTY, RegistryState
-from cluster.registry.store import BlobGone, Head, Store, advance, head_of, read_change, read_snapshot, version_of
+from cluster.registry.store import BlobGone, Head, Store, decode, head_of, read_change, read_snapshot, version_of
 from cluster.tasks import Tasks
 
 log = structlog.get_logger("wippy.registry")
@@ -37,6 +39,9 @@ log = structlog.get_logger("wippy.registry")
 OnChange = Callable[[RegistryState, RegistryState, frozenset[str]], None]
 
 _RECENT = 8
+_FAR = 64
+"""A node that starts with more versions to apply loads them together, not one by one."""
+_LARGE = 1_000
 
 
 class Replica:
@@ -81,9 +86,10 @@ class Replica:
         """The head as the watch saw it last; the state follows it."""
         return self._head
 
-    def on_change(self, callback: OnChange) -> None:
-        """Call ``callback(before, after, changed_ids)`` for every version from now on, in order."""
+    def on_change(self, callback: OnChange) -> Callable[[], None]:
+        """Call ``callback(before, after, changed_ids)`` for every version from now on, in order. Returns the undo."""
         self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
 
     async def reached(self, version: int, timeout: timedelta | None = None) -> RegistryState:
         """The state once it is at ``version`` or later. Raises CallTimeout."""
@@ -166,7 +172,7 @@ class Replica:
             log.error("the registry's head went back; loading it anew", version=self._state.version, head=head)
             self._recent.clear()
             await self._jump(head)
-        elif self._state is EMPTY and any(version <= head for version in self.snapshots):
+        elif self._state is EMPTY and (head > _FAR or any(version <= head for version in self.snapshots)):
             await self._jump(head)
         elif not await self._step(self.records.get(following), following):
             # The record the watch showed may be outdated: read it again, and if history was cut, bridge the gap.
@@ -186,7 +192,11 @@ class Replica:
             self._chunks.forget()
             log.info("a payload of the registry can't be used", version=version, reason=str(gone))
             return False
-        self._become(advance(self._state, payload, version))
+        heavy = len(payload) > HEAVY
+        after, touched = await computed(heavy, _advanced, self._state, payload, version)
+        for number in range(record.blob.chunks):
+            self._chunks.drop(self._keys.blob(record.blob.upload, number))
+        self._become(after, after.differs_from(self._state, touched))
         return True
 
     async def _bridge(self, head: int) -> None:
@@ -197,20 +207,23 @@ class Replica:
 
     async def _jump(self, head: int) -> None:
         try:
-            self._become(await self.store.load(head))
+            await self._replace(await self.store.load(head))
         except VersionNotFound:
             current = (await self.store.head()).version
             if current == head:
                 raise
             # The head has moved on and its history with it: the watch will show the new one.
-            self._become(await self.store.load(current))
+            await self._replace(await self.store.load(current))
 
-    def _become(self, after: RegistryState) -> None:
+    async def _replace(self, after: RegistryState) -> None:
+        is_large = len(after) + len(self._state) > _LARGE
+        self._become(after, await computed(is_large, after.differs_from, self._state))
+
+    def _become(self, after: RegistryState, changed: frozenset[str]) -> None:
         before, self._state = self._state, after
         self._recent[after.version] = after
         while len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
-        changed = after.differs_from(before)
         for callback in list(self._callbacks):
             try:
                 callback(before, after, changed)
@@ -222,6 +235,11 @@ class Replica:
         for version, waiter in self._waiting:
             if version <= self._state.version and not waiter.done():
                 waiter.set_result(None)
+
+
+def _advanced(state: RegistryState, payload: bytes, version: int) -> tuple[RegistryState, frozenset[str]]:
+    changes = decode(payload, version)
+    return state.advance(changes, version), changes.touched
 
 
 def _note(records: dict[int, ChangeRecord] | dict[int, SnapshotRecord], event: KeyEvent, record: object) -> None:

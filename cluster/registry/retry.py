@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from cluster.errors import CallTimeout, OutcomeUnknown, Unavailable
+from cluster.etcd import NoSpace
 
 T = TypeVar("T")
 
@@ -20,11 +21,16 @@ def pause(attempt: int, *, longest: float = 1.0) -> float:
 
 
 async def until_answered(request: Callable[[], Awaitable[T]]) -> T:
-    """The answer to ``request``, which is repeated until there is one. The caller sets the deadline."""
+    """The answer to ``request``, which is repeated until there is one. The caller sets the deadline.
+
+    Raises NoSpace at once.
+    """
     attempt = 0
     while True:
         try:
             return await request()
+        except NoSpace:
+            raise  # stays so until somebody makes room
         except UNANSWERED:
             await asyncio.sleep(pause(attempt))
             attempt += 1

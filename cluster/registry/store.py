@@ -8,16 +8,17 @@ history by a snapshot: read the record again. ``load`` does that by itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import structlog
 
 from cluster.errors import ClusterError, Invalid
-from cluster.etcd import Etcd, Get, KeyValue
+from cluster.etcd import Etcd, Get, KeyValue, NoSpace
 from cluster.keys import Keys
-from cluster.registry.changeset import Changeset
+from cluster.registry.changeset import HEAVY, Changeset
+from cluster.registry.offloop import computed
 from cluster.registry.record import (
     BadRecord,
     Blob,
@@ -32,6 +33,10 @@ from cluster.registry.state import ABSENT, EMPTY, RegistryState
 log = structlog.get_logger("wippy.registry")
 
 _TRIES = 5
+_CHUNKS_AT_ONCE = 8
+"""4 MiB in one request."""
+_AT_ONCE = 32
+"""Versions read in one request: at most 16 MiB, and fewer operations than etcd takes in a transaction."""
 
 
 class BlobGone(ClusterError):
@@ -59,13 +64,23 @@ def version_of(key: str) -> int:
         return ABSENT
 
 
-def advance(state: RegistryState, payload: bytes, version: int) -> RegistryState:
-    """The state after a committed payload. One that can't be decoded changes nothing, on every node alike."""
+def decode(payload: bytes, version: int) -> Changeset:
+    """The changeset of a committed version. One that can't be decoded changes nothing, on every node alike."""
     try:
-        return state.advance(Changeset.parse(payload), version)
+        return Changeset.parse(payload)
     except Invalid as error:
         log.error("a version of the registry can't be decoded and changes nothing", version=version, error=str(error))
-        return state.at(version)
+        return Changeset()
+
+
+def advance(state: RegistryState, payload: bytes, version: int) -> RegistryState:
+    """The state after a committed payload."""
+    return state.advance(decode(payload, version), version)
+
+
+def _advance_all(state: RegistryState, payloads: Sequence[bytes]) -> RegistryState:
+    changesets = [decode(payload, state.version + 1 + number) for number, payload in enumerate(payloads)]
+    return state.advance_all(changesets, state.version + len(changesets))
 
 
 class Store:
@@ -77,9 +92,22 @@ class Store:
 
     async def read(self, *keys: str) -> tuple[list[KeyValue | None], int]:
         """These keys and the revision, all at one moment."""
-        result = await until_answered(lambda: self._etcd.txn([], [Get(key) for key in keys]))
+        try:
+            result = await until_answered(lambda: self._etcd.txn([], [Get(key) for key in keys]))
+        except NoSpace:
+            return await self._read_singly(keys)  # a full etcd refuses even transactions that only read
         found = [response[0] if isinstance(response, list) and response else None for response in result.responses]
         return found, result.revision
+
+    async def _read_singly(self, keys: Sequence[str]) -> tuple[list[KeyValue | None], int]:
+        found: list[KeyValue | None] = []
+        at = 0
+        for key in keys:
+            only = (key, f"{key}\0")
+            part = await until_answered(lambda only=only, at=at: self._etcd.range("", exact_range=only, revision=at))  # type: ignore[misc]
+            found.append(part.kvs[0] if part.kvs else None)
+            at = part.revision
+        return found, at
 
     async def head(self) -> Head:
         found, _ = await self.read(self._keys.head)
@@ -90,8 +118,10 @@ class Store:
         found, _ = await self.read(self._keys.change(version))
         return read_change(found[0]) if found[0] else None
 
-    async def changes(self) -> dict[int, ChangeRecord]:
-        kvs = (await until_answered(lambda: self._etcd.range(self._keys.changes))).kvs
+    async def changes(self, first: int | None = None, last: int = 0) -> dict[int, ChangeRecord]:
+        """All records, or those of versions ``first`` to ``last``."""
+        part = None if first is None else (self._keys.change(first), self._keys.change(last + 1))
+        kvs = (await until_answered(lambda: self._etcd.range(self._keys.changes, exact_range=part))).kvs
         return {version_of(kv.key): record for kv in kvs if (record := read_change(kv))}
 
     async def snapshots(self) -> dict[int, SnapshotRecord]:
@@ -101,16 +131,31 @@ class Store:
     async def payload(self, blob: Blob, at_hand: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
         """The payload of a record; chunks that are ``at_hand`` are not read. Raises BlobGone."""
         keys = [self._keys.blob(blob.upload, number) for number in range(blob.chunks)]
-        payload = b"".join([at_hand[key] if key in at_hand else await self._chunk(key) for key in keys])
+        read = await self._chunks([key for key in keys if key not in at_hand])
+        payload = b"".join([read[key] if key in read else at_hand[key] for key in keys])
+        return await computed(len(payload) > HEAVY, self._verified, blob, payload)
+
+    def _verified(self, blob: Blob, payload: bytes) -> bytes:
         if hashlib.sha256(payload).hexdigest() != blob.sha:
             raise BlobGone(f"{self._keys.blobs}{blob.upload} does not match its sha256; read the record again")
         return payload
 
-    async def _chunk(self, key: str) -> bytes:
-        kv = await until_answered(lambda: self._etcd.get(key))
-        if kv is None:
-            raise BlobGone(f"{key} is missing; read the record that named it again")
-        return kv.value
+    async def _payloads(self, blobs: Sequence[Blob]) -> list[bytes]:
+        """The payloads of several records; those of one chunk in one request. Raises BlobGone."""
+        small = {blob.upload: self._keys.blob(blob.upload, 0) for blob in blobs if blob.chunks == 1}
+        kvs, _ = await self.read(*small.values()) if small else ([], 0)
+        at_hand = {kv.key: kv.value for kv in kvs if kv is not None}
+        return [await self.payload(blob, at_hand) for blob in blobs]
+
+    async def _chunks(self, keys: Sequence[str]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for at in range(0, len(keys), _CHUNKS_AT_ONCE):
+            part = keys[at : at + _CHUNKS_AT_ONCE]
+            kvs, _ = await self.read(*part)
+            found |= {kv.key: kv.value for kv in kvs if kv is not None}
+            if missing := [key for key in part if key not in found]:
+                raise BlobGone(f"{missing[0]} is missing; read the record that named it again")
+        return found
 
     async def load(self, version: int) -> RegistryState:
         """The state at ``version``, from the newest usable snapshot at or before it and the changes since.
@@ -129,17 +174,23 @@ class Store:
         snapshots = await self.snapshots()
         for candidate in sorted((each for each in snapshots if each <= version), reverse=True):
             try:
-                return RegistryState.parse(await self.payload(snapshots[candidate].blob)).at(candidate)
+                payload = await self.payload(snapshots[candidate].blob)
+                return (await computed(len(payload) > HEAVY, RegistryState.parse, payload)).at(candidate)
             except (BlobGone, Invalid) as error:
                 log.warning("a snapshot of the registry can't be used", version=candidate, error=str(error))
         return EMPTY
 
     async def _forward(self, state: RegistryState, version: int) -> RegistryState:
+        if state.version == version:
+            return state
+        records = await self.changes(state.version + 1, version)
+        if len(records) < version - state.version:
+            return await self._missing(version)
         while state.version < version:
-            record = await self.change(state.version + 1)
-            if record is None:
-                return await self._missing(version)
-            state = advance(state, await self.payload(record.blob), state.version + 1)
+            following = range(state.version + 1, min(state.version + _AT_ONCE, version) + 1)
+            payloads = await self._payloads([records[each].blob for each in following])
+            heavy = sum(map(len, payloads)) > HEAVY
+            state = await computed(heavy, _advance_all, state, payloads)
         return state
 
     async def _missing(self, version: int) -> RegistryState:

@@ -17,7 +17,7 @@ from datetime import timedelta
 
 import structlog
 
-from cluster.etcd import Compare, Delete, Etcd, Lease, LeaseGone, Put
+from cluster.etcd import Compare, Delete, Etcd, Lease, LeaseGone, NoSpace, Put
 from cluster.keys import Keys
 from cluster.registry.record import Blob
 from cluster.registry.retry import UNANSWERED, pause, until_answered
@@ -43,6 +43,18 @@ class Upload:
         return Compare.create(self.key, "=", self.created)
 
 
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What is to be written, and its sha256."""
+
+    raw: bytes
+    sha: str
+
+    @classmethod
+    def of(cls, raw: bytes) -> Payload:
+        return cls(raw, hashlib.sha256(raw).hexdigest())
+
+
 def chunks_of(payload: bytes) -> list[bytes]:
     """``payload`` cut to chunks; an empty one has one empty chunk."""
     return [payload[at : at + CHUNK] for at in range(0, max(len(payload), 1), CHUNK)]
@@ -57,18 +69,19 @@ class Uploads:
         self._lease: Lease | None = None
         self._fresh_until = 0.0
 
-    async def upload(self, payload: bytes, patience: timedelta) -> Upload:
+    async def upload(self, payload: Payload, patience: timedelta) -> Upload:
         """Write ``payload`` under a fresh name, each request repeated until confirmed.
 
         The caller gives up after ``patience``; the lease lasts longer. Raises LeaseGone when etcd stood
         still for longer than that.
         """
-        first, *rest = chunks_of(payload)
+        first, *rest = chunks_of(payload.raw)
         name, created = await self._begin(first, patience)
         for number, chunk in enumerate(rest, 1):
             key = self._keys.blob(name, number)
             await until_answered(lambda key=key, chunk=chunk: self._etcd.put(key, chunk, repeatable=True))  # type: ignore[misc]
-        return Upload(self._keys.upload(name), created, Blob(name, 1 + len(rest), hashlib.sha256(payload).hexdigest()))
+        blob = Blob(name, 1 + len(rest), payload.sha, len(payload.raw))
+        return Upload(self._keys.upload(name), created, blob)
 
     async def _begin(self, chunk: bytes, patience: timedelta) -> tuple[str, int]:
         """A fresh name with its first chunk, and the create_revision of its upload key.
@@ -83,6 +96,8 @@ class Uploads:
                 result = await self._etcd.txn(
                     [Compare.absent(key)], [Put(key, b"", lease), Put(self._keys.blob(name, 0), chunk)]
                 )
+            except NoSpace:
+                raise
             except UNANSWERED:
                 await asyncio.sleep(pause(4))
                 continue

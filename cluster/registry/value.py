@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 MAX_DEPTH = 64
 MAX_NODES = 1_000_000
+_DECODER = json.JSONDecoder()
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
 
@@ -81,9 +84,53 @@ def same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
+def outweighs(values: Iterable[Any], limit: int) -> bool:
+    """Whether the JSON text of ``values`` is longer than about ``limit`` bytes; looks no further than it must."""
+    waiting = list(values)
+    while waiting and limit >= 0:
+        limit -= 8
+        match waiting.pop():
+            case str() as text:
+                limit -= len(text)
+            case list() as items:
+                waiting += items
+            case dict() as mapping:
+                waiting += mapping.values()
+    return limit < 0
+
+
 def canonical(value: Any) -> bytes:
     """The one JSON text of ``value``: keys sorted, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def canonical_list(name: str, items: Iterable[Any], others: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+    """``canonical`` of a map whose first key is ``name``, a list; made item by item, so that other threads run
+    in between. The keys of ``others`` sort after ``name``."""
+    listed = b",".join([canonical(item) for item in items])
+    rest = b"".join([b"," + canonical({key: others[key]})[1:-1] for key in sorted(others)])
+    return b"{" + canonical(name) + b":[" + listed + b"]" + rest + b"}"
+
+
+def parse_list(raw: bytes, name: str) -> Any:
+    """``parse`` of what ``canonical_list`` makes, item by item; another form in one go. Raises ValueError."""
+    try:
+        return _parse_items(raw.decode(), f'{{"{name}":[', name)
+    except (ValueError, RecursionError):
+        return parse(raw)
+
+
+def _parse_items(text: str, opening: str, name: str) -> Any:
+    if not text.startswith(opening):
+        raise ValueError("another form")
+    items, at = [], len(opening) - 1
+    while text.startswith((",", "["), at):
+        item, at = _DECODER.raw_decode(text, at + 1)
+        items.append(item)
+    if not text.startswith("]", at):
+        raise ValueError(f"expected ',' or ']' at character {at}")
+    rest = text[at + 1 :].removeprefix(",")
+    return {name: items} | parse(f"{{{rest}".encode())
 
 
 def parse(raw: bytes) -> Any:

@@ -82,7 +82,7 @@ def find_cluster(arguments: argparse.Namespace, parser: argparse.ArgumentParser)
 
 def connect(arguments: argparse.Namespace) -> Any:
     url = urlsplit(arguments.etcd)
-    return etcd3.client(
+    client = etcd3.client(
         host=url.hostname,
         port=url.port or 2379,
         user=url.username,
@@ -92,6 +92,10 @@ def connect(arguments: argparse.Namespace) -> Any:
         cert_key=arguments.key,
         timeout=arguments.timeout,
     )
+    # The token of the login travels as metadata; as call credentials too, which etcd3 also sets, it is refused
+    # by grpc on a connection without TLS.
+    client.call_credentials = None
+    return client
 
 
 def key(arguments: argparse.Namespace, folder: str) -> str:

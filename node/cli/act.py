@@ -9,7 +9,7 @@ import typer
 from cluster.pid import is_pid
 from node.cli.console import show_json
 from node.cli.failures import Failed
-from node.cli.gateway import FROM, Timeout, json_argument, seconds
+from node.cli.gateway import FROM, Timeout, json_argument, seconds, target_argument
 
 if TYPE_CHECKING:
     from cluster.client import Client
@@ -30,7 +30,7 @@ Args = Annotated[
 async def send(client: Client, target: Target, topic: Topic, payload: Payload = None, timeout: Timeout = "5s") -> None:
     """Send a message; done when the process's node accepted it."""
     payloads = () if payload is None else (json_argument(payload),)
-    print(await client.send(target, topic, *payloads, timeout=seconds(timeout)))
+    print(await client.send(target_argument(target), topic, *payloads, timeout=seconds(timeout)))
 
 
 async def call(
@@ -46,7 +46,7 @@ async def call(
     timeout: Timeout = "5s",
 ) -> None:
     """Send a message and print the first reply, or call a function and print its result, as JSON."""
-    given, deadline = list(rest or []), seconds(timeout)
+    given, deadline, target = list(rest or []), seconds(timeout), target_argument(target)
     if await _is_function(client, target, deadline):
         show_json(await client.call_function(target, *map(json_argument, given), timeout=deadline))
         return
@@ -63,7 +63,7 @@ async def _is_function(client: Client, target: str, timeout: float) -> bool:
     """A text with a colon is the id of a function, unless a process is registered under it."""
     if is_pid(target) or ":" not in target:
         return False
-    names = await client.ask_all("names", timeout=min(timeout, 3.0))
+    names = await client.names(timeout=min(timeout, 3.0))
     return not any(name["name"] == target for held in names.by_node.values() for name in held)
 
 
@@ -85,9 +85,9 @@ async def cancel(
     timeout: Timeout = "5s",
 ) -> None:
     """Ask a process to end: it gets a cancel event and may take its time."""
-    print(await client.cancel(target, reason, timeout=seconds(timeout)))
+    print(await client.cancel(target_argument(target), reason, timeout=seconds(timeout)))
 
 
 async def terminate(client: Client, target: Target, timeout: Timeout = "5s") -> None:
     """End a process at once."""
-    print(await client.terminate(target, timeout=seconds(timeout)))
+    print(await client.terminate(target_argument(target), timeout=seconds(timeout)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from node.cli import act, config, look, project, registry, run, up
+from node.cli import act, config, doctor, inspect, look, modules, project, registry, run, up
 from node.cli.failures import guarded
 from node.cli.gateway import clustered
 
@@ -29,16 +29,20 @@ def build() -> typer.Typer:
     app.command("up")(up.up)
     app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
     app.command("init")(project.init)
+    app.command("add")(modules.add)
+    app.command("install")(modules.install)
     for verb in (
         look.nodes,
         look.ps,
         look.names,
         look.services,
+        inspect.inspect,
         act.send,
         act.call,
         act.spawn,
         act.cancel,
         act.terminate,
+        doctor.doctor,
     ):
         app.command(verb.__name__)(clustered(verb))
     app.add_typer(_registry(), name="registry")
@@ -65,7 +69,7 @@ def _options(
 def _registry() -> typer.Typer:
     group = typer.Typer(help="The registry: what the cluster runs.", no_args_is_help=True, rich_markup_mode=None)
     group.command("list")(clustered(registry.list_))
-    for verb in (registry.show, registry.diff, registry.push, registry.history, registry.rollback):
+    for verb in (registry.show, registry.diff, registry.push, registry.history, registry.rollback, registry.watch):
         group.command(verb.__name__)(clustered(verb))
     return group
 

@@ -24,8 +24,10 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the clu
 async def list_(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
     """What lies over entries, and what became of it."""
     rows = [_row(setting) for setting in await (await _opened(client)).all()]
-    columns = {"entry": "ENTRY", "value": "VALUE", "state": "STATE", "reason": "REASON"}
-    show(rows, columns, listing(format, as_json), empty="no configuration is laid over any entry")
+    columns = {"entry": "ENTRY", "value": "VALUE", "state": "STATE", "at": "AT", "reason": "REASON"}
+    columns = {key: heading for key, heading in columns.items() if key != "reason" or any(row[key] for row in rows)}
+    empty = "no configuration is laid over any entry"
+    show(rows, columns, listing(format, as_json), empty=empty, whole=("entry",))
 
 
 async def get(client: Client, entry: EntryId, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
@@ -65,8 +67,7 @@ async def set_(
             mod = await configuration.put(entry, _overlay(present, values), expected=expected)
         except ChangedMeanwhile:
             continue
-        if wait:
-            _tell(entry, await configuration.answered(entry, mod, mod, seconds(timeout)))
+        await _await_answer(configuration, entry, mod, mod, seconds(timeout) if wait else None)
         return
     raise Failed(f"config of {entry} is being changed by somebody else all the time; try again")
 
@@ -90,8 +91,17 @@ async def unset(
         raise Failed(f"the overlay of {entry} has no {path}; it is {json.dumps(mapping)}")
     mod = await configuration.put(entry, mapping, expected=present.mod_revision) if mapping else 0
     revision = mod or await configuration.delete(entry)
-    if wait:
-        _tell(entry, await configuration.answered(entry, mod, revision, seconds(timeout)))
+    await _await_answer(configuration, entry, mod, revision, seconds(timeout) if wait else None)
+
+
+async def _await_answer(
+    configuration: Configuration, entry: str, mod: int, revision: int, timeout: float | None
+) -> None:
+    """Say what the cluster makes of a change; without ``timeout`` only that it was made."""
+    if timeout is None:
+        note(f"changed, not answered yet: `wippy config get {entry}` shows what becomes of it")
+    else:
+        _tell(entry, await configuration.answered(entry, mod, revision, timeout))
 
 
 async def _opened(client: Client) -> Configuration:
@@ -163,7 +173,8 @@ def _row(setting: Setting) -> dict[str, Any]:
     return {
         "entry": setting.entry,
         "value": (setting.raw or b"").decode("utf-8", "backslashreplace"),
-        "state": "waiting" if status is None else "applied" if _is_applied(status) else "refused",
+        "state": "pending" if status is None else "applied" if _is_applied(status) else "refused",
+        "at": f"v{status.version}" if status else None,
         "reason": status.reason if status else "",
         "version": status.version if status else None,
         "mod_revision": setting.mod_revision,
@@ -177,8 +188,12 @@ def _is_applied(status: OverlayStatus) -> bool:
 
 
 def _remark(setting: Setting) -> str:
-    row = _row(setting)
-    return f"{row['state']}{': ' + row['reason'] if row['reason'] else ''}"
+    match _row(setting):
+        case {"state": "applied", "at": at}:
+            return f"applied at {at}"
+        case {"state": "refused", "at": at, "reason": reason}:
+            return f"refused at {at}: {reason}"
+    return "pending: no node has answered yet; is one ready? `wippy nodes` shows them"
 
 
 def _tell(entry: str, status: OverlayStatus) -> None:

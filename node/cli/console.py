@@ -146,7 +146,7 @@ def _style(value: Any) -> str:
     match value:
         case "ready" | "running" | "applied":
             return "green"
-        case "joining" | "cordoned" | "draining" | "starting" | "waiting":
+        case "joining" | "cordoned" | "draining" | "starting" | "pending":
             return "yellow"
         case "gone" | "failed" | "refused" | "silent":
             return "red"
@@ -159,3 +159,17 @@ def _columns(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> N
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+
+
+def paint(lines: Sequence[tuple[str, str]]) -> None:
+    """Lines with a style each, such as ``bold red``; plain where stdout is no terminal or NO_COLOR is set."""
+    if not sys.stdout.isatty():
+        for text, _ in lines:
+            print(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for text, style in lines:
+        console.print(Text(text, style=style), soft_wrap=True)

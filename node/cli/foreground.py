@@ -67,6 +67,7 @@ async def _run(start: Start, output: Output, logs: Logs) -> int:
     settings = start.settings
     _warn(settings.warnings)
     project = load_project(start.directory, overrides=start.overrides, settings=settings, modules=MODULES)
+    _warn(project.warnings)
     async with Tasks("beside the node") as tasks:
         options = NodeOptions(
             settings=settings,

@@ -189,6 +189,17 @@ def json_argument(text: str) -> Any:
         raise Failed(f"""expected JSON such as '{{"n": 1}}' or '"text"', got {text!r} ({error})""", code=2) from None
 
 
+def target_argument(text: str) -> str:
+    """A PID or a name as typed. Raises Failed (wrong usage) on what looks like a PID and is none."""
+    from cluster.errors import BadPid
+    from cluster.pid import Pid, is_pid
+
+    try:
+        return str(Pid.parse(text)) if is_pid(text) else text
+    except BadPid as error:
+        raise Failed(str(error), code=2) from None
+
+
 def warn_silent(silent: dict[str, str]) -> None:
     """Say which nodes a listing lacks, and why."""
     for node, reason in silent.items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from node.cli.console import Format, ago, show
+from node.cli.console import Format, ago, note, show
 from node.cli.failures import Failed
 from node.cli.gateway import AsJson, Listing, listing, warn_silent
 from node.cli.places import find_file, read_place
@@ -92,25 +92,32 @@ async def ps(
     on: Annotated[str | None, typer.Option("--on", metavar="NODE", help="Only processes of this node")] = None,
     host: Annotated[str | None, typer.Option("--host", metavar="ID", help="Only processes of this host")] = None,
     entry: Annotated[str | None, typer.Option("--entry", metavar="ID", help="Only processes of this entry")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="At most so many, per node")] = None,
     format: Listing = Format.TEXT,
     as_json: AsJson = False,
 ) -> None:
-    """The processes of all nodes."""
+    """The processes of all nodes, and which version of the registry the code of each is from."""
     if on is not None:
         await client.member(on)
-    answers, names = await client.ps(), await client.names()
+    answers, names = await client.ps(limit=limit, host=host, entry=entry), await client.names()
     named: dict[str, set[str]] = {}
     for held in names.by_node.values():
         for name in held:
             named.setdefault(name["pid"], set()).add(name["name"])
     rows = [
         {"node": node, **process, "names": sorted(named.get(process["pid"], ())), "up": _since(process.get("started"))}
-        for node, processes in answers.by_node.items()
+        for node, processes in sorted(answers.by_node.items())
         for process in processes
-        if on in (None, node) and host in (None, process.get("host")) and entry in (None, process.get("entry"))
+        if on in (None, node)
     ]
-    columns = {"pid": "PID", "entry": "ENTRY", "names": "NAMES", "state": "STATE", "mailbox": "MAILBOX", "up": "UP"}
+    for row in rows:
+        row["code"] = f"v{row['version']}" if isinstance(row.get("version"), int) else None
+    columns = {"pid": "PID", "entry": "ENTRY", "code": "CODE", "names": "NAMES", "state": "STATE"}
+    columns |= {"mailbox": "MAILBOX", "up": "UP"}
     show(rows, columns, listing(format, as_json), empty="no processes", whole=("pid", "names"), spare=("up", "mailbox"))
+    left_out = sum(total for node, total in answers.totals.items() if on in (None, node)) - len(rows)
+    if limit is not None and left_out > 0:
+        note(f"{left_out} more; a higher --limit shows them")
     warn_silent(answers.silent)
 
 

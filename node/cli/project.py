@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,7 @@ import typer
 from node.cli.console import note, show_json
 from node.cli.failures import Failed
 
-_LOCK = """directories:
-  modules: {modules}
-  src: {src}
-"""
+_SRC = "./src"
 _INDEX = """version: "1.0"
 namespace: app
 
@@ -47,26 +45,45 @@ return { main = main }
 
 
 def init(
-    src: Annotated[str, typer.Option("-d", "--src-dir", metavar="DIR", help="Where the sources go")] = "./src",
+    src: Annotated[str, typer.Option("-d", "--src-dir", metavar="DIR", help="Where the sources go")] = _SRC,
     modules: Annotated[str, typer.Option("--modules-dir", metavar="DIR", help="Where dependencies go")] = ".wippy",
     lock: Annotated[Path, typer.Option("-l", "--lock-file", metavar="FILE", help="The lock file to write")] = Path(
         "wippy.lock"
     ),
 ) -> None:
     """Make a project in this directory: a lock file, and a first program when there is no source yet."""
+    import yaml
+
+    from node.project.definitions import defines_entries
+
     if lock.exists():
         raise Failed(f"{lock} exists already; this is a project: run it with `wippy run`")
+    if src == _SRC and not (lock.parent / src).exists() and lock.parent.is_dir() and defines_entries(lock.parent):
+        src = "."  # an application that lives in the directory itself
     folder = lock.parent / src
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    lock.write_text(_LOCK.format(modules=modules, src=src))
-    print(f"wrote {lock}")
-    if folder.is_dir() and any(folder.rglob("*.yaml")):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("_index.yaml", _INDEX), ("hello.lua", _HELLO)):
-        (folder / name).write_text(text)
-        print(f"wrote {folder / name}")
-    note("next: wippy run -x app:hello")
+    files = {}
+    if not (folder.is_dir() and any(folder.rglob("*.yaml"))):
+        files = {folder / "_index.yaml": _INDEX, folder / "hello.lua": _HELLO}
+        _check_free(folder, files)
+    directories = {"directories": {"modules": modules, "src": src}}
+    files[lock] = yaml.safe_dump(directories, sort_keys=False, allow_unicode=True)
+    for file, text in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        print(f"wrote {file}")
+    if len(files) > 1:
+        note("next: wippy run -x app:hello")
+
+
+def _check_free(folder: Path, files: Iterable[Path]) -> None:
+    """Nothing of what is there may be in the way; said before anything is written."""
+    if folder.exists() and not folder.is_dir():
+        raise Failed(f"{folder} is no directory; name another one with --src-dir")
+    for file in files:
+        if file.exists():
+            raise Failed(
+                f"{file} exists already, and no YAML file beside it; move it away, or write {folder}/_index.yaml"
+            )
 
 
 def version(

@@ -38,6 +38,8 @@ STOP_SECONDS = 40.0
 BROKEN_SECONDS = 10.0
 """The same when NATS or etcd is gone: without them a node can't end in good order anyway."""
 SERVER_POLL_SECONDS = 0.25
+SETTINGS = ("registry.publish=always", "registry.write=**")
+"""What a development cluster has in common with a node that runs its own servers."""
 _AGAIN = "start it again with `wippy up`"
 NAMES_SECONDS = 3.0
 """How long the suggestions wait for the application to register its names."""
@@ -117,6 +119,8 @@ class Development:
         project = load_project(
             self._plan.app, overrides=self._plan.overrides, settings=self._settings(), modules=MODULES
         )
+        for warning in project.warnings:
+            note(f"warning: {warning}")
         self._catch_signals()
         kept = Path.cwd() / FOLDER / "servers" if self._plan.keep else None
         async with EmbeddedServers(kept, progress=note) as servers, Tasks("servers", self._broke) as tasks:
@@ -200,7 +204,7 @@ class Development:
         command += [part for url in place.nats for part in ("--nats", url)]
         command += [part for url in place.etcd for part in ("--etcd", url)]
         command += [part for text in self._plan.overrides for part in ("-o", text)]
-        command += [part for text in ("registry.publish=always", *self._plan.settings) for part in ("--set", text)]
+        command += [part for text in (*SETTINGS, *self._plan.settings) for part in ("--set", text)]
         return command
 
     def _broke(self, task: str, error: BaseException) -> None:

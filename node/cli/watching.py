@@ -1,4 +1,7 @@
-"""Files pushed when they are saved: each save becomes a version, or an error that changes nothing."""
+"""Files pushed when they are saved: each burst of saves becomes a version, or an error that changes nothing.
+
+What can't be pushed because the cluster does not answer is pushed as soon as it does.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,14 @@ from node.cli.failures import tell
 
 if TYPE_CHECKING:
     from cluster.client import Client
+    from node.cli.registry.pushing import Pushed
     from node.settings import Settings
 
 WATCHED = frozenset({".lua", ".yaml", ".yml", ".json", ".md", ".txt", ".html", ".lock"})
+_QUIET_MS, _BURST_MS = 100, 1600
+"""A burst of saves is over after so long without one, or when it has lasted so long."""
+_TICK_MS = 500
+_SETTLE_SECONDS = 10.0
 
 
 async def push_on_save(
@@ -28,32 +36,72 @@ async def push_on_save(
         parts = Path(path).relative_to(app).parts
         return Path(path).suffix in WATCHED and not any(part.startswith(".") for part in parts[:-1])
 
-    async for _ in awatch(app, watch_filter=matters, stop_event=stop, debounce=200, step=50, rust_timeout=500):
-        await push_saved(client, app, overrides, settings)
+    is_owed = False
+    saves = awatch(
+        app,
+        watch_filter=matters,
+        stop_event=stop,
+        debounce=_BURST_MS,
+        step=_QUIET_MS,
+        rust_timeout=_TICK_MS,
+        yield_on_timeout=True,
+    )
+    async for saved in saves:
+        if saved or is_owed:
+            is_owed = not await push_saved(client, app, overrides, settings, quiet=is_owed and not saved)
 
 
-async def push_saved(client: Client, app: Path, overrides: Sequence[str], settings: Callable[[], Settings]) -> None:
-    """Push the files once and say what came of it."""
-    from cluster.errors import ClusterError, Invalid
+async def push_saved(
+    client: Client, app: Path, overrides: Sequence[str], settings: Callable[[], Settings], *, quiet: bool = False
+) -> bool:
+    """Push the files once and say what came of it. False when the cluster did not answer, so that nothing is known.
+
+    ``quiet`` says that this is told already.
+    """
+    from cluster.errors import ClusterError, Invalid, Unavailable
     from cluster.registry.publish import PushConflict
-    from node.cli.registry import TooManyDeletions, push_project, pushed, unified
+    from node.cli.registry.changes import from_files
+    from node.cli.registry.drawing import draw
+    from node.cli.registry.pushing import TooManyDeletions, push_project
     from node.modules import MODULES
     from node.project import load_project
 
     try:
         project = load_project(app, overrides=overrides, settings=settings(), modules=MODULES)
-        result = await push_project(client, project, message="saved", careful=True)
+        done = await push_project(client, project, message="saved", careful=True)
     except Invalid as invalid:
         for problem in invalid.problems:
             tell(str(problem))
         note("nothing was pushed; save again when it is right")
     except PushConflict as conflict:
-        print("\n".join(unified(each) for each in conflict.conflicts), file=sys.stderr)
+        print("\n".join(draw(from_files(conflict.conflicts), "registry", "files")), file=sys.stderr)
         tell(f"{conflict}; nothing was pushed: `wippy registry push --take files` or `--take cluster` decides")
     except TooManyDeletions as refused:
         tell(f"saving {refused}; nothing was pushed; run `wippy registry push` to do it")
+    except Unavailable as error:
+        if not quiet:
+            tell(f"{error}; what you saved is pushed when the cluster answers")
+        return False
     except ClusterError as error:
         tell(str(error))
     else:
-        if result.changed_ids:
-            note(pushed(result))
+        if done.changes:
+            await _tell(client, done)
+    return True
+
+
+async def _tell(client: Client, done: Pushed) -> None:
+    """In one line what was pushed and where it is."""
+    from cluster.errors import ClusterError
+    from node.cli.registry.changes import summary
+    from node.cli.registry.settling import settle, tell_troubles, told
+
+    said = f"v{done.version}: {summary(done.changes)}"
+    try:
+        outcomes, took = await settle(client, done.version, _SETTLE_SECONDS)
+    except ClusterError as error:
+        note(f"{said}; whether the nodes have it can't be told: {error}")
+        return
+    kept = "; running processes keep their code until they upgrade or start anew" if done.keeps_code else ""
+    note(f"{said}, {told(outcomes, took)}{kept}")
+    tell_troubles(outcomes)

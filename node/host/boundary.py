@@ -7,6 +7,8 @@ list and dict.
 Into a VM, besides envelopes (a SPAWN's and CALL's ``options`` may hold monitor, link, name,
 messages ``[[topic, payloads], ...]``, context, tracked, timeout in milliseconds):
 
+    [37, node, congested]                   too much waits for the node: senders wait; or there is room again
+    [38, slot, n]                           one of n processes started here is for that worker of the host; 0: none
     [40, operation, error | None, values]   answer to [50] or [52]; error is an error map
     [41, stream, value]                     feed one value to a stream's channel
     [42, stream]                            the stream ended: its channel closes
@@ -14,6 +16,7 @@ messages ``[[topic, payloads], ...]``, context, tracked, timeout in milliseconds
     [44, [ids]]                             entries changed: forget their code, and what imports them
     [45, node, reason]                      the node, or the link to it, is gone
     [46, query, what, argument]             b"list" | b"inspect" | b"counters" | b"mail"; answered by [54]
+    [47, [nodes]]                           the nodes of the cluster as this one sees them
     [48, reason, grace_seconds]             CANCEL to every process, kill what is left after grace; then [55]
     [49, text]                              an item that had no form; only made here
 
@@ -27,6 +30,7 @@ Out of a VM, besides envelopes for processes that are not in it:
     [55]                                    nothing lives any more, after [48]
     [56, operation]                         nobody waits for that operation any more
     [57, text]                              something is wrong in the kernel or with an item it was given
+    [58, pid]                               a process was upgraded: what streamed into it ends, its names stay
 
 A code package is a dict: id, kind, source (already transformed by the dialect), method, modules
 (list), imports {alias: id}, version (of the registry), context (optional); keys and texts bytes.
@@ -57,6 +61,8 @@ Item: TypeAlias = list[Any]
 class In(IntEnum):
     """Items into a VM, besides envelopes."""
 
+    CONGESTION = 37
+    ELSEWHERE = 38
     ANSWER = 40
     FEED = 41
     FEED_END = 42
@@ -64,6 +70,7 @@ class In(IntEnum):
     CODE_CHANGED = 44
     NODE_GONE = 45
     QUERY = 46
+    NODES = 47
     STOP = 48
     MALFORMED = 49
 
@@ -79,6 +86,7 @@ class Out(IntEnum):
     STOPPED = 55
     TAKEN_BACK = 56
     COMPLAINT = 57
+    UPGRADED = 58
 
 
 class ItemPacker:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import lupa.lua54 as lupa
 
@@ -20,6 +20,24 @@ from node.host.boundary import Item, ItemPacker, pack_batch, unpack_batch
 from node.host.sources import read_boot, read_kernel, read_modules, with_points
 
 LEAST_MEMORY = 8 * 1024 * 1024
+COUNTS = (
+    "mailbox_limit",
+    "max_processes",
+    "max_message",
+    "max_timers",
+    "max_waiting",
+    "max_subscriptions",
+    "pcall_depth",
+    "quantum",
+)
+DEEPEST = 100
+"""Levels of pcall that leave room for a yield point on the C stack."""
+SOFT_LIMIT = 0.8
+"""Of the memory limit: beyond, the kernel measures its processes and kills the largest."""
+ROOM_ABOVE = 1.1
+"""Of what is used, when the memory limit is set below that: the VM must be able to work its way down."""
+WATCHED, WATCHED_STEP = 0.5, 0.001
+"""Beyond this share of the memory limit steps are short, so that nothing gets from there to the limit in one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +48,24 @@ class VmConfig:
     """Bytes of the Lua heap; at it, the process at fault is killed."""
     mailbox_limit: int = 10_000
     """Messages waiting for one process; more are refused."""
+    mailbox_policy: str = "reject"
+    """"kill" ends a process whose mailbox is full; "reject" only refuses the message."""
     max_processes: int = 100_000
     """Processes and function calls alive at once; more are refused."""
     max_message: int = MAX_MESSAGE
-    """Bytes of one message that leaves the VM."""
+    """Bytes of one message."""
+    max_timers: int = 100_000
+    """Timers and tickers of one process, sleeps and deadlines among them."""
+    max_waiting: int = 10_000
+    """Answers one process waits for at once, its streams among them."""
+    max_subscriptions: int = 10_000
+    """Topics one process listens to."""
+    pcall_depth: int = 60
+    """How deep pcall, xpcall and coroutine.resume may be nested."""
     quantum: int = 20_000
     """Yield points a process passes before others run; fewer when its points are far apart."""
+    stretch: float = 0.25
+    """Seconds of code that can't be interrupted, such as the comparator of a sort, before its process is killed."""
     step: timedelta = timedelta(milliseconds=3)
     """How long a step runs while there is work."""
     default_scope: int | None = None
@@ -46,9 +76,20 @@ class VmConfig:
     def __post_init__(self) -> None:
         if self.max_memory < LEAST_MEMORY:
             raise ValueError(f"expected max_memory >= {LEAST_MEMORY} bytes, got {self.max_memory}")
-        for name in ("mailbox_limit", "max_processes", "max_message", "quantum"):
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        if self.pcall_depth > DEEPEST:
+            raise ValueError(f"expected pcall_depth <= {DEEPEST}, got {self.pcall_depth}")
+
+    def limits(self) -> dict[bytes, object]:
+        """What the kernel knows of it and can be told again while it runs."""
+        fixed = ("step", "default_scope", "single")
+        return {name.encode(): _packed(value) for name, value in asdict(self).items() if name not in fixed}
+
+
+def _packed(value: object) -> object:
+    return value.encode() if isinstance(value, str) else value
 
 
 class Stepped(NamedTuple):
@@ -61,6 +102,24 @@ class Stepped(NamedTuple):
     run_queue: int
 
 
+class Clock(Protocol):
+    """What time it is for the processes of a VM."""
+
+    def monotonic_ns(self) -> int: ...
+
+    def time_ns(self) -> int: ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns()
+
+    def time_ns(self) -> int:
+        return time.time_ns()
+
+
 def _deny(obj: object, name: object, is_setting: bool) -> object:
     raise AttributeError("objects of the host have no attributes here")
 
@@ -69,13 +128,28 @@ class Kernel:
     """One Lua state. To be used by one thread at a time."""
 
     def __init__(
-        self, slot: int, node: str, incarnation: int, host: str, config: VmConfig, modules: Mapping[str, str]
+        self,
+        slot: int,
+        node: str,
+        incarnation: int,
+        host: str,
+        config: VmConfig,
+        modules: Mapping[str, str],
+        clock: Clock | None = None,
+        *,
+        counter: int | None = None,
     ) -> None:
         if not 0 < slot < 64:
             raise ValueError(f"expected a slot of 1 to 63, got {slot}")
-        self._limit = config.max_memory
+        self._clock = clock or SystemClock()
+        self._limit = self._ceiling = config.max_memory
+        self._next: VmConfig | None = None
         self._seconds = config.step.total_seconds()
         self.out_of_memory = 0
+        self.counter = slot if counter is None else counter
+        """The last counter of a PID of this slot."""
+        self.short = False
+        """Many small processes fill the VM: nothing new starts in it."""
         self.pack = ItemPacker().pack
         self._lua = lupa.LuaRuntime(
             encoding=None,
@@ -85,18 +159,29 @@ class Kernel:
             attribute_filter=_deny,
             max_memory=0,
         )
-        settings = {
-            name.encode(): value for name, value in asdict(config).items() if name != "step" and value is not None
-        }
+        settings = config.limits() | {b"single": config.single}
+        if config.default_scope is not None:
+            settings[b"default_scope"] = config.default_scope
+        settings[b"counter"] = slot if counter is None else counter
         settings |= {b"slot": slot, b"node": node.encode(), b"incarnation": incarnation, b"host": host.encode()}
         halves = {name.encode(): with_points(name, text) for name, text in modules.items()}
         halves |= {name.encode(): text for name, text in read_modules().items()}
         boot = self._lua.compile(read_boot())
-        self._feed, self._step, self._collect, self._recover, self._relieve = boot(
+        self._feed, self._step, self._collect, self._recover, self._relieve, self._change = boot(
             self._lua.table_from(settings),
             self._lua.table_from(read_kernel(), recursive=True),
             self._lua.table_from(halves),
         )
+
+    def change(self, config: VmConfig) -> None:
+        """These limits from the next step on. From any thread."""
+        self._next = config
+
+    def _take_limits(self, config: VmConfig) -> None:
+        self._limit = config.max_memory
+        self._ceiling = max(self._limit, round(self.memory * ROOM_ABOVE))
+        self._seconds = config.step.total_seconds()
+        self._change(self._lua.table_from(config.limits()))
 
     @property
     def memory(self) -> int:
@@ -109,14 +194,21 @@ class Kernel:
 
     def step_packed(self, texts: list[bytes]) -> Stepped:
         """The same with items that ``pack`` has packed."""
+        if self._next is not None:
+            config, self._next = self._next, None
+            self._take_limits(config)
         if texts:
             self._feed(pack_batch(texts))
-        if self.memory > self._limit * 0.95:
-            self._relieve()
-        now = time.monotonic_ns()
-        self._lua.set_max_memory(self._limit)
+        used, now = self.memory, self._clock.monotonic_ns()
+        if self.short or used > self._limit * SOFT_LIMIT:
+            self.short = bool(self._relieve(now))
+            used, now = self.memory, self._clock.monotonic_ns()
+        seconds = self._seconds if used < self._limit * WATCHED else min(self._seconds, WATCHED_STEP)
+        if used < self._limit * SOFT_LIMIT:
+            self._ceiling = self._limit
+        self._lua.set_max_memory(self._ceiling)
         try:
-            count, wait, live, run_queue = self._step(now, time.time_ns(), self._seconds)
+            count, wait, live, run_queue, self.counter = self._step(now, self._clock.time_ns(), seconds)
         except lupa.LuaMemoryError:
             self._lua.set_max_memory(0)
             self._recover()

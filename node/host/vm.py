@@ -73,6 +73,7 @@ class VmStats:
     stepping_for: float
     out_of_memory: int
     failed: bool
+    counter: int
 
 
 class Vm:
@@ -90,10 +91,12 @@ class Vm:
         *,
         on_failure: Callable[[Vm, BaseException], None] | None = None,
         on_step: StepObserver | None = None,
+        counter: int | None = None,
     ) -> None:
         self.slot = slot
         self.host_id = host_id
         self._identity = (slot, node, incarnation, host_id)
+        self._counter = counter
         self._config = config
         self._modules = modules
         self._on_output = on_output
@@ -148,8 +151,17 @@ class Vm:
         if self._sleeping:
             self._ring()
 
+    def change(self, config: VmConfig) -> None:
+        """Give a VM that runs other limits. What was handed out beyond them stays."""
+        self._config = config
+        if self._kernel is not None:
+            self._kernel.change(config)
+        if self._sleeping:
+            self._ring()
+
     async def query(self, what: bytes, argument: Any = None, *, timeout: timedelta = timedelta(seconds=5)) -> Any:
-        """Ask the kernel what it shows: b"list", b"inspect" (a PID), b"counters", b"mail". Raises TimeoutError."""
+        """Ask the kernel what it shows: b"list", b"inspect" (a PID), b"counters", b"mail", b"idle". Raises
+        TimeoutError."""
         self._last_query += 1
         number = self._last_query
         answer: asyncio.Future[Any] = self._loop.create_future()
@@ -172,6 +184,16 @@ class Vm:
             return False
         return True
 
+    @property
+    def failed(self) -> bool:
+        """Whether its kernel broke: nothing lives in it any more."""
+        return self._failed
+
+    @property
+    def gone(self) -> bool:
+        """Whether its thread has ended."""
+        return not self._thread.is_alive()
+
     def stats(self) -> VmStats:
         """Numbers as of the last step; never waits for the VM."""
         began = self._step_began
@@ -193,6 +215,7 @@ class Vm:
             stepping_for=time.monotonic() - began if began else 0.0,
             out_of_memory=kernel.out_of_memory if kernel else 0,
             failed=self._failed,
+            counter=kernel.counter if kernel else self._counter or self.slot,
         )
 
     _memory = 0
@@ -246,7 +269,7 @@ class Vm:
 
     def _run(self, booted: asyncio.Future[None]) -> None:
         try:
-            self._kernel = Kernel(*self._identity, self._config, self._modules)
+            self._kernel = Kernel(*self._identity, self._config, self._modules, counter=self._counter)
         except BaseException as error:  # noqa: BLE001 - whoever starts the VM gets it
             self._tell(_fail, booted, error)
             self._tell(_finish, self._ended)
@@ -303,7 +326,8 @@ class Vm:
         inbox = self._inbox
         texts: list[bytes] = []
         size = 0
-        while inbox and len(texts) < BATCH and size < BATCH_BYTES:
+        most = min(BATCH_BYTES, self._config.max_memory // 16)
+        while inbox and len(texts) < BATCH and size < most:
             text = kernel.pack(inbox.popleft())
             texts.append(text)
             size += len(text)

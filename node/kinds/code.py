@@ -7,6 +7,7 @@ kept by source text.
 
 from __future__ import annotations
 
+from collections.abc import Callable as Function
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -70,6 +71,18 @@ def imported_ids(entry: Entry) -> frozenset[str]:
     if not isinstance(code, Code):
         return frozenset()
     return frozenset(target for target in code.imports.values() if not target.startswith(":"))
+
+
+def made_of(id: str, entry: Function[[str], Entry | None]) -> frozenset[str]:
+    """``id`` and all it imports, through libraries of libraries; ``entry`` gives the entries."""
+    found: set[str] = set()
+    waiting = [id]
+    while waiting:
+        current = entry(waiting.pop())
+        if current is not None and current.id not in found:
+            found.add(current.id)
+            waiting += imported_ids(current)
+    return frozenset(found)
 
 
 def required_names(entry: Entry, source: str) -> Mapping[str, int]:

@@ -30,6 +30,8 @@ def _file_mode(value: Any) -> Any:
     """A mode may be written ``0600`` (YAML reads octal) or as the text ``"0600"``."""
     if isinstance(value, str) and _OCTAL.fullmatch(value):
         return int(value.replace("o", ""), 8)
+    if value is True or value is False or isinstance(value, float):
+        raise ValueError(f'expected permissions such as "0644", got {value!r}')
     return value
 
 

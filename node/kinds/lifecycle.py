@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from node.durations import Duration, PositiveDuration
-from node.kinds.model import Model, Ref
+from node.kinds.model import Float, Int, Model, Ref
 
 
 class Restart(Model):
@@ -18,11 +18,11 @@ class Restart(Model):
     """The wait before the first restart."""
     max_delay: Duration = timedelta(seconds=90)
     """The longest wait."""
-    backoff_factor: float = Field(default=2.0, ge=1.0, le=100.0)
+    backoff_factor: Float = Field(default=2.0, ge=1.0, le=100.0)
     """What each wait is multiplied by to get the next."""
-    jitter: float = Field(default=0.1, ge=0.0, le=1.0)
+    jitter: Float = Field(default=0.1, ge=0.0, le=1.0)
     """The part of a wait that is random."""
-    max_attempts: int = Field(default=0, ge=0)
+    max_attempts: Int = Field(default=0, ge=0)
     """Starts in all before giving up; 0 = never give up."""
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from node.kinds.model import ImportRef, Kind, KindModel, Model
+from node.kinds.model import ImportRef, Int, Kind, KindModel, Model
 
 
 class Code(KindModel):
@@ -26,10 +26,10 @@ class Pool(Model):
     """How calls of a function were pooled in the original; accepted, every call is a process of its own here."""
 
     type: Literal["static", "lazy", "inline", "adaptive"] | None = None
-    size: int | None = Field(default=None, ge=0)
-    workers: int | None = Field(default=None, ge=0)
-    buffer: int | None = Field(default=None, ge=0)
-    max_size: int | None = Field(default=None, ge=0)
+    size: Int | None = Field(default=None, ge=0)
+    workers: Int | None = Field(default=None, ge=0)
+    buffer: Int | None = Field(default=None, ge=0)
+    max_size: Int | None = Field(default=None, ge=0)
     warm_start: bool | None = None
 
 

@@ -7,9 +7,9 @@ are full ids after decoding, whatever the file wrote.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
 from cluster.registry.entry import id_flaw, with_default_ns
 
@@ -46,6 +46,21 @@ class Kind:
     """Has a handler; the others are data that applications read."""
 
 
+def _no_truth_value(value: Any) -> Any:
+    if value is True or value is False:
+        raise ValueError(f"expected a number, got {str(value).lower()}")
+    return value
+
+
+def _text(value: Any) -> Any:
+    """A reference may be written as a map ``{ns, name}`` too."""
+    match value:
+        case {"name": str(name), **rest} if rest.keys() <= {"ns"} and isinstance(rest.get("ns", ""), str):
+            return f"{rest.get('ns', '')}:{name}"
+        case _:
+            return value
+
+
 def _reference(value: str, info: ValidationInfo) -> str:
     namespace = info.context["namespace"] if info.context else ""
     reference = with_default_ns(value, namespace)
@@ -62,8 +77,12 @@ def _import(value: str, info: ValidationInfo) -> str:
     return _reference(value, info)
 
 
-Ref = Annotated[str, AfterValidator(_reference)]
+# a truth value is no number; pydantic by itself takes true for 1
+Int = Annotated[int, BeforeValidator(_no_truth_value)]
+Float = Annotated[float, BeforeValidator(_no_truth_value)]
+
+Ref = Annotated[str, BeforeValidator(_text), AfterValidator(_reference)]
 """The id of another entry."""
 
-ImportRef = Annotated[str, AfterValidator(_import)]
+ImportRef = Annotated[str, BeforeValidator(_text), AfterValidator(_import)]
 """The id of an entry, or ``:name`` for a module of the runtime."""

@@ -39,18 +39,31 @@ def resolve_data(data: dict[str, Any], env: Lookup, raw: Collection[str] = ()) -
 
 def unresolved_fields(data: dict[str, Any], raw: Collection[str] = ()) -> set[str]:
     """The dotted paths of the values that hold a placeholder: what they will be is not known before decoding."""
-    return {path for path, text in _texts(data, raw) if any(True for _ in _names(text))}
+    return {path for path, text in _texts(data, raw) if any(True for _ in _asked(text))}
 
 
-def variables(data: dict[str, Any], raw: Collection[str] = ()) -> set[str]:
-    """The names of all variables the placeholders in ``data`` ask for."""
-    return {name for _, text in _texts(data, raw) for name in _names(text)}
+def needed_variables(data: dict[str, Any], raw: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Dotted path and name for each placeholder without a default: variables that must be there."""
+    return [(path, name) for path, text in _texts(data, raw) for name, default in _asked(text) if default is None]
 
 
-def _names(text: str) -> Iterator[str]:
+def malformed(data: dict[str, Any], raw: Collection[str] = ()) -> list[Problem]:
+    """A problem (field and message) for each text that begins a placeholder and does not end it as one."""
+    return [Problem(wrong, field=path) for path, text in _texts(data, raw) if (wrong := _flaw(text))]
+
+
+def _flaw(text: str) -> str:
+    if any(default is not None and "${" in default for _, default in _asked(text)):
+        return "a placeholder can't hold another one; give a plain default, or declare a variable that has one"
+    if "${env:" in _PLACEHOLDER.sub("", text):
+        return "expected ${env:NAME} or ${env:NAME|default}; write $${ for a literal ${"
+    return ""
+
+
+def _asked(text: str) -> Iterator[tuple[str, str | None]]:
     for match in _PLACEHOLDER.finditer(text):
         if match[0] != "$${":
-            yield match["name"] or match["short"]
+            yield _parts(match)
 
 
 def _texts(data: dict[str, Any], raw: Collection[str]) -> Iterator[tuple[str, str]]:

@@ -69,7 +69,7 @@ class Dependency(KindModel):
     """A module this one uses, and the values for its requirements."""
 
     component: str
-    """The module as ``organization/name``; it is read from ``.wippy/vendor`` or a replacement in ``wippy.lock``."""
+    """The module as ``organization/name``; where it is taken from is told in projects.md."""
     version: str = "*"
     """Versions that will do, e.g. ``^1.2``."""
     parameters: list[Parameter] = Field(default_factory=list)

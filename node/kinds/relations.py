@@ -11,12 +11,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from cluster.errors import Problem
 from cluster.registry.entry import Entry
+from cluster.registry.order import references
 from node.kinds.commands import command_problems, commands
 from node.kinds.env import RouterStorage, Variable
 from node.kinds.hosts import ProcessHost, TerminalHost
 from node.kinds.lifecycle import Lifecycle
 from node.kinds.lua import Code
 from node.kinds.model import KindModel
+from node.kinds.placeholders import needed_variables
 from node.kinds.service import ProcessService
 from node.kinds.store import ClusterStore, MemoryStore
 from node.kinds.table import KINDS
@@ -34,9 +36,12 @@ def relation_problems(pairs: Pairs, excused: Callable[[str], bool]) -> list[Prob
     """Everything wrong between the entries in ``pairs``."""
     references = _References(pairs, excused)
     found = [problem for entry, model in pairs.values() for problem in references.problems(entry, model)]
+    found += _missing_variables(pairs, excused)
     found += _cycles("imports", _imports(pairs))
     found += _cycles("storages", _routes(pairs))
     found += _cycles("lifecycle.requires", _requirements(pairs))
+    said = {problem.message for problem in found}
+    found += [circle for circle in _cycles("", _named(pairs)) if circle.message not in said]
     return found + _same_variables(pairs) + _same_commands(pairs)
 
 
@@ -72,7 +77,11 @@ class _References:
                 expected = "an entry that is started"
                 yield from self._one(entry, f"lifecycle.{field}.{position}", id, _STARTED, expected)
 
-    def _one(self, entry: Entry, field: str, id: str, kinds: Collection[str], expected: str) -> Iterator[Problem]:
+    def _one(
+        self, entry: Entry, field: str, id: str | None, kinds: Collection[str], expected: str
+    ) -> Iterator[Problem]:
+        if id is None:
+            return  # missing or wrong, which was said already
         target = self._pairs.get(id)
         if target is None:
             if not self._excused(id):
@@ -92,6 +101,22 @@ def _routes(pairs: Pairs) -> dict[str, list[str]]:
 
 def _requirements(pairs: Pairs) -> dict[str, list[str]]:
     return {id: list(model.lifecycle.required) for id, (_, model) in pairs.items() if isinstance(model, ProcessService)}
+
+
+def _named(pairs: Pairs) -> dict[str, list[str]]:
+    """All that entries which are brought about name anywhere; code and what applications read by themselves aside."""
+    brought = [
+        entry for entry, _ in pairs.values() if (kind := KINDS.get(entry.kind)) and kind.applied and not kind.code
+    ]
+    variables = {
+        entry.data["variable"]: entry.id
+        for entry in brought
+        if entry.kind == "env.variable" and isinstance(entry.data, dict) and isinstance(entry.data.get("variable"), str)
+    }
+    return {
+        entry.id: sorted({variables.get(name, name) for name in references(entry)} & pairs.keys() - {entry.id})
+        for entry in brought
+    }
 
 
 def _cycles(field: str, edges: Mapping[str, list[str]]) -> list[Problem]:
@@ -137,6 +162,24 @@ def _walk(start: str, edges: Mapping[str, list[str]], done: set[str], circles: s
 def _from_smallest(circle: list[str]) -> tuple[str, ...]:
     first = circle.index(min(circle))
     return (*circle[first:], *circle[:first])
+
+
+def _missing_variables(pairs: Pairs, excused: Callable[[str], bool]) -> list[Problem]:
+    """Placeholders without a default, in entries that are decoded for use, that name no variable."""
+    variables = [entry for entry, _ in pairs.values() if entry.kind == "env.variable" and isinstance(entry.data, dict)]
+    names = [entry.data.get("variable") for entry in variables]
+    declared = {entry.id for entry in variables} | {name for name in names if isinstance(name, str)}
+    found = []
+    for id, (entry, _) in pairs.items():
+        kind = KINDS.get(entry.kind)
+        if kind is None or not kind.applied or kind.code or not isinstance(entry.data, dict):
+            continue
+        for path, name in needed_variables(entry.data, kind.model.raw_fields):
+            if name not in declared and not excused(name):
+                near = did_you_mean(name, declared)
+                message = f"there is no variable {name}{near}; declare it with an env.variable entry, or give a default"
+                found.append(Problem(message, id, path))
+    return found
 
 
 def _same_variables(pairs: Pairs) -> list[Problem]:

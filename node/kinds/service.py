@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from node.kinds.lifecycle import Lifecycle
-from node.kinds.model import Kind, KindModel, Model, Ref
+from node.kinds.model import Int, Kind, KindModel, Model, Ref
 from node.scalars import PlainText
 
 
@@ -16,7 +16,7 @@ class Placement(Model):
 
     mode: Literal["cluster", "every_node"] = "cluster"
     """``cluster``: ``replicas`` instances in the whole cluster. ``every_node``: one on each node."""
-    replicas: int = Field(default=1, ge=1, le=1000)
+    replicas: Int = Field(default=1, ge=1, le=1000)
     """How many instances the cluster runs, 1 to 1000."""
     labels: dict[str, PlainText] = Field(default_factory=dict)
     """Only nodes with all of these labels."""

@@ -8,13 +8,13 @@ from pydantic import Field
 
 from node.durations import Duration
 from node.kinds.lifecycle import Lifecycle
-from node.kinds.model import Kind, KindModel
+from node.kinds.model import Int, Kind, KindModel
 
 
 class MemoryStore(KindModel):
     """Keys and values of one node, gone with it."""
 
-    max_size: int = Field(default=10_000, ge=0)
+    max_size: Int = Field(default=10_000, ge=0)
     """Keys at most, 0 = the default; a full store refuses new ones."""
     cleanup_interval: Duration = timedelta(minutes=5)
     """How often expired keys are removed; 0 = only when met."""

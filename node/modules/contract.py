@@ -65,6 +65,10 @@ class Vm(Protocol):
     def slot(self) -> int:
         """Its number in the node; part of every PID it hands out."""
 
+    @property
+    def host_id(self) -> str:
+        """The entry of the host it runs."""
+
     def post(self, item: list[Any]) -> None:
         """Hand an item to the kernel; loop thread only, never blocks."""
 

@@ -1,6 +1,6 @@
 """The dispatcher: runs what processes ask of modules and posts the answers back.
 
-It takes the operation items of the VM boundary ([50], [51], [53], [56]) on the loop thread.
+It takes the operation items of the VM boundary ([50], [51], [53], [56], [58]) on the loop thread.
 A handler that answers at once costs no task; one that waits runs as an owned task with a
 deadline (30 s unless the module says otherwise) and is cancelled when its caller dies.
 
@@ -39,6 +39,7 @@ class Item(IntEnum):
     CALL = 50
     CAST = 51
     ENDED = 53
+    UPGRADED = 58
     CANCEL = 56
 
 
@@ -92,7 +93,7 @@ class Dispatcher:
             case Item.CAST:
                 _, pid, entry, module, fn, args = item
                 self._cast(vm, pid, entry, module, fn, args)
-            case Item.ENDED:
+            case Item.ENDED | Item.UPGRADED:
                 self.process_ended(vm, item[1])
             case Item.CANCEL:
                 self._cancel(vm, item[1])

@@ -45,7 +45,7 @@ function errors.wrap(err, message)
         return nil
     end
     if not kernel.is_error(err) then
-        err = kernel.from_returned(err)
+        err = kernel.from_returned(err) or kernel.new(kernel.KINDS.UNKNOWN, kernel.from_raised(err)[MESSAGE])
     end
     local wrapped = kernel.new(err[KIND], message .. ": " .. err[MESSAGE], err[RETRYABLE], err[DETAILS])
     wrapped[FRAMES] = err[FRAMES] or kernel.frames_of(3)

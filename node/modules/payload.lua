@@ -14,7 +14,8 @@ local payload = {
         ERROR = "golang/error",
     },
 }
-local VALUE, FORMAT = 1, 2
+local VALUE, FORMAT = 1, 2 -- in a payload
+local COUNT = mailbox.COUNT -- in a message
 local payload_meta, message_meta = mailbox.payload_meta, mailbox.message_meta
 local methods = {}
 
@@ -45,9 +46,7 @@ end
 
 -- One result, not ``value, nil``: programs pass it on as the last argument of another call.
 function methods.data(self)
-    if rawmeta(self) ~= payload_meta then
-        check_self(self, "data")
-    end
+    check_self(self, "data")
     return self[VALUE]
 end
 
@@ -107,6 +106,14 @@ end
 for name, method in pairs(methods) do
     mailbox.payload_methods[name] = method
     mailbox.message_methods[name] = method
+end
+
+-- The way of nearly every message. Whatever only looks like one shows what it has itself.
+function mailbox.message_methods.data(self)
+    if self and self[COUNT] == 1 then
+        return self[VALUE]
+    end
+    return methods.data(self)
 end
 
 return payload

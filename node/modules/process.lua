@@ -135,7 +135,7 @@ local function settings_of(builder, name)
 end
 
 local function new_builder(settings, name, value)
-    local copied = { context = settings.context, name = settings.name, messages = settings.messages, options = settings.options }
+    local copied = { context = settings.context, name = settings.name, messages = settings.messages }
     if name then
         copied[name] = value
     end
@@ -155,13 +155,16 @@ end
 
 function methods.with_context(builder, context)
     local settings = settings_of(builder, "with_context")
-    local added = check_table(context, "with_context")
-    return new_builder(settings, "context", values.merged(settings.context or own().context, added))
+    return new_builder(settings, "context", values.merged(settings.context, check_table(context, "with_context")))
 end
 
 function methods.with_options(builder, options)
     local settings = settings_of(builder, "with_options")
-    return new_builder(settings, "options", values.merged(settings.options, check_table(options, "with_options")))
+    local err = spawning.missing_option(check_table(options, "with_options"))
+    if err then
+        return nil, err
+    end
+    return new_builder(settings)
 end
 
 function methods.with_name(builder, name)
@@ -256,11 +259,15 @@ define("spawn_linked_monitored", spawn, true, true)
 define("exec", spawning.execute, false, false)
 
 function process.with_context(context)
-    return new_builder(NO_SETTINGS, "context", values.merged(own().context, check_table(context, "with_context")))
+    return new_builder(NO_SETTINGS, "context", check_table(context, "with_context"))
 end
 
 function process.with_options(options)
-    return new_builder(NO_SETTINGS, "options", check_table(options, "with_options"))
+    local err = spawning.missing_option(check_table(options, "with_options"))
+    if err then
+        return nil, err
+    end
+    return new_builder(NO_SETTINGS)
 end
 
 return process

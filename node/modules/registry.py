@@ -19,10 +19,12 @@ import structlog
 from cluster.envelope import to_text
 from cluster.errors import Invalid, RegistryConflict
 from cluster.registry import (
+    Changeset,
     Create,
     Delete,
     Entry,
     Filter,
+    Fold,
     Operation,
     RegistryState,
     Restored,
@@ -33,6 +35,7 @@ from cluster.registry import (
     parse_operation,
 )
 from node.modules.contract import Answer, Caller, LuaError, Values, argument, invalid, lua_type, not_found, text
+from node.modules.permits import Permits
 
 log = structlog.get_logger("wippy.lua")
 
@@ -56,7 +59,9 @@ class Registry(Protocol):
 
     async def state_at(self, version: int) -> RegistryState: ...
 
-    async def apply_version(self, version: int, author: str = "") -> Restored: ...
+    async def apply_version(
+        self, version: int, author: str = "", permit: Callable[[Changeset], None] | None = None
+    ) -> Restored: ...
 
 
 class RegistryModule:
@@ -65,8 +70,9 @@ class RegistryModule:
     name = "registry"
     deadlines: Mapping[str, timedelta | None] = {"apply": COMMIT_DEADLINE, "apply_version": COMMIT_DEADLINE}
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, permits: Permits) -> None:
         self._registry = registry
+        self._permits = permits
         self._states: OrderedDict[int, RegistryState] = OrderedDict()
         self._warned: set[tuple[str, str]] = set()
         self._functions: dict[str, Callable[[Caller, Values], Answer]] = {
@@ -140,14 +146,19 @@ class RegistryModule:
         if not isinstance(operations, list) or not operations:
             raise invalid("no changes to apply")
         with _refusals():
-            parsed = [parse_operation(to_text(operation)) for operation in operations]
+            parsed = [_operation(raw) for raw in operations]
+            self._permits.check(caller, (operation.id for operation in parsed))
             info = await self._registry.commit(parsed, _author(caller), base_version=_number(base))
         return [info.version]
 
     async def _apply_version(self, caller: Caller, args: Values) -> Values:
         number = _number(argument(args, 0))
+
+        def permit(changes: Changeset) -> None:
+            self._permits.check(caller, changes.touched)
+
         with _refusals():
-            restored = await self._registry.apply_version(number, _author(caller))
+            restored = await self._registry.apply_version(number, _author(caller), permit)
         return [restored.version]
 
     def _build_delta(self, caller: Caller, args: Values) -> Values:
@@ -195,6 +206,14 @@ class RegistryModule:
                 pid=caller.pid_text,
                 entry=caller.entry,
             )
+
+
+def _operation(raw: Any) -> Operation:
+    """What a program may ask for; what operators lay over entries is not among it."""
+    operation = parse_operation(to_text(raw))
+    if isinstance(operation, Fold):
+        raise invalid("expected entry.create, entry.update or entry.delete, got overlay")
+    return operation
 
 
 def _author(caller: Caller) -> str:

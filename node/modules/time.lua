@@ -3,8 +3,8 @@
 -- Made by `chunk(env)`, once per process: `env.errors` is the errors module, `env.now_ns()` the
 -- clock in nanoseconds since 1970. What waits (sleep, after, timer, ticker) is the kernel's; it
 -- reads durations with `to_ns`. An instant is kept as whole seconds and nanoseconds, so that no
--- year overflows. The local zone is what `os.date` says; of the named zones only UTC and fixed
--- offsets are known here, another name is Unavailable.
+-- year overflows. The local zone is what `os.date` says; named zones but for UTC and fixed offsets
+-- come from the Python half as the list of their changes.
 
 local byte, find, format, gsub, match, rep, sub =
     string.byte, string.find, string.format, string.gsub, string.match, string.rep, string.sub
@@ -101,9 +101,9 @@ local location_meta = {
     __metatable = false,
 }
 
-local function new_location(name, offset)
+local function new_location(name, offset, changes)
     local location = setmetatable({}, location_meta)
-    zones[location] = { name = name, offset = offset }
+    zones[location] = { name = name, offset = offset, changes = changes }
     return location
 end
 
@@ -113,10 +113,22 @@ local function is_location(value)
     return zones[value] ~= nil
 end
 
+-- The last of the changes of a zone until `seconds`; before all of them the first holds.
+local function change_at(changes, seconds)
+    local at = changes.at
+    local low, high = 1, #at
+    while low < high do
+        local middle = (low + high + 1) // 2
+        if at[middle] <= seconds then low = middle else high = middle - 1 end
+    end
+    return changes.offset[low], changes.name[low]
+end
+
 -- Seconds east of UTC and the abbreviation that hold in `location` at `seconds` since 1970.
 local function zone_at(location, seconds)
     local zone = zones[location]
     if zone.offset then return zone.offset, zone.name end
+    if zone.changes then return change_at(zone.changes, seconds) end
     local known, text = pcall(os_date, "%z %Z", seconds)
     local sign, hours, minutes, name = match(known and text or "", "^([+-])(%d%d)(%d%d) (.*)$")
     if not sign then return 0, "UTC" end
@@ -762,7 +774,10 @@ end
 
 local UTC_NAMES = { UTC = true, GMT = true, ["ETC/UTC"] = true, ["ETC/GMT"] = true, ZULU = true }
 
+local named = {} -- zones of the database that a process of this VM has asked for
+
 local function zone_named(name)
+    if named[name] then return named[name] end
     local plain = upper(name)
     if UTC_NAMES[plain] then return UTC end
     if name == "Local" then return LOCAL end
@@ -840,10 +855,10 @@ return function(env)
         end
         local location = zone_named(name)
         if location then return location end
-        return failed(
-            format("time zone %q is not available on this node; it knows UTC, Local and offsets like UTC+02:00", name),
-            errors.UNAVAILABLE
-        )
+        local changes, err = env.call("time", "zone", name)
+        if not changes then return nil, err end
+        named[name] = new_location(name, nil, changes)
+        return named[name]
     end
 
     time.to_ns = to_ns

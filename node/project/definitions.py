@@ -1,28 +1,31 @@
 """The YAML files of one directory tree, read into drafts.
 
 Every ``*.yaml`` below the directory is looked at; one with a ``namespace`` defines entries,
-one without is somebody else's and skipped. A file that is no YAML is a problem, because
-nobody can tell whose it is. Hidden directories and ``node_modules`` are not entered.
+one without is somebody else's and skipped. A file that is no YAML is a problem when the word
+stands in it, else a warning. Hidden directories and ``node_modules`` are not entered, nor are
+links to directories; a link that leads out of the project is not read.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from cluster.documents import MAX_FILE, Document, Node, parse_bytes
 from cluster.errors import Problem
 from cluster.registry.entry import id_flaw
-from node.documents import Document, Node, parse_bytes
 from node.project.draft import Draft
 from node.project.inline import inline_files, shown_path
 from node.spelling import did_you_mean
 
 _SUFFIXES = (".yaml", ".yml")
+_VERSIONS = ("1.0", "1", "None")
 _FILE_KEYS = frozenset({"version", "namespace", "entries", "meta"})
 _ENTRY_KEYS = frozenset({"name", "kind", "meta"})
 _NAMESPACE_LINE = re.compile(rb"^namespace:\s*[\"']?([A-Za-z0-9_.-]+)", re.MULTILINE)
@@ -59,7 +62,14 @@ class Definitions:
 
     def read_tree(self, tree: Tree) -> None:
         """Read all definition files of ``tree``."""
-        for file in definition_files(tree.directory):
+
+        def refused(path: Path, why: str) -> None:
+            self.problems.append(Problem(why, file=shown_path(path, self.shown)))
+
+        def passed(path: Path, why: str) -> None:
+            self.warnings.append(Problem(why, file=shown_path(path, self.shown)))
+
+        for file in definition_files(tree.directory, refused, passed):
             relative = shown_path(file, tree.base)
             if not any(fnmatch(relative, pattern) for pattern in tree.exclude):
                 self._read_file(file, tree)
@@ -67,16 +77,40 @@ class Definitions:
     def _read_file(self, file: Path, tree: Tree) -> None:
         name = shown_path(file, self.shown)
         try:
-            content = file.read_bytes()
+            content = self._content(file, name, tree)
         except OSError as error:
             self.problems.append(Problem(f"can't be read: {error.strerror}", file=name))
             return
+        if content is None:
+            return
         document = parse_bytes(content, name)
         if document.broken:
-            self.problems += document.problems
-            self.unread_namespaces.update(each.decode() for each in _NAMESPACE_LINE.findall(content))
+            self._take_broken(document, content)
         elif document.root is not None and document.root.get("namespace") is not None:
             _FileReader(self, file, name, tree).read(document, document.root)
+
+    def _content(self, file: Path, name: str, tree: Tree) -> bytes | None:
+        """The bytes of the file; None, and a word, when it is not to be read."""
+        about = file.stat()
+        if not file.resolve(strict=True).is_relative_to(tree.base.resolve()):
+            self.warnings.append(
+                Problem(f"is a link that leads outside of {tree.base.name} and is not read", file=name)
+            )
+        elif not stat.S_ISREG(about.st_mode):
+            self.warnings.append(Problem("is no regular file and is not read", file=name))
+        elif about.st_size > MAX_FILE:
+            message = f"file of {about.st_size} bytes is over the limit of {MAX_FILE} bytes; split it"
+            self.problems.append(Problem(message, file=name))
+        else:
+            return file.read_bytes()
+        return None
+
+    def _take_broken(self, document: Document, content: bytes) -> None:
+        if b"namespace" in content.replace(b"\0", b""):  # UTF-16, which is refused, puts zeros between
+            self.problems += document.problems
+        else:
+            self.warnings += [replace(problem, message=f"{problem.message}; not read") for problem in document.problems]
+        self.unread_namespaces.update(each.decode() for each in _NAMESPACE_LINE.findall(content))
 
     def add(self, draft: Draft) -> None:
         """Take a draft, or say where its id was taken."""
@@ -111,6 +145,9 @@ class _FileReader:
         if entries is None:
             yield from self._single(root)
             return
+        if not _is_known_version(root):
+            text = f"version {root.value['version'].plain()} of the file format is not known here; it is read as 1.0"
+            self._into.warnings.append(Problem(text, file=self._name, line=root.line_of("version")))
         for key in root.value.keys() - _FILE_KEYS:
             near = did_you_mean(key, _FILE_KEYS)
             text = f"{key!r} beside entries is not read{near}"
@@ -124,7 +161,9 @@ class _FileReader:
 
     def _single(self, root: Node) -> Iterator[Node]:
         if root.get("name") is not None or root.get("kind") is not None:
-            own = {key: node for key, node in root.value.items() if key not in ("version", "namespace")}
+            # a version that is none of the format is the entry's own, such as that of an ns.dependency
+            outer = ("namespace", "version") if _is_known_version(root) else ("namespace",)
+            own = {key: node for key, node in root.value.items() if key not in outer}
             yield Node(own, root.keys.get("name", root.line), root.size, keys=root.keys)
             return
         unknown = sorted(root.value.keys() - _FILE_KEYS)
@@ -147,10 +186,11 @@ class _FileReader:
         if kind is None or meta is None:
             self._into.unread_ids.add(id)
             return
-        self._add(Draft(id, kind, meta, _data(node), self._name, node, self._tree.module))
+        place = (self._tree.module, self._file.parent, self._tree.base)
+        self._add(Draft(id, kind, meta, _data(node), self._name, node, *place))
 
     def _add(self, draft: Draft) -> None:
-        failed = inline_files(draft, self._file.parent, self._tree.base, self._into.shown)
+        failed = inline_files(draft, self._into.shown)
         self._into.problems += [draft.problem(reason, path) for path, reason in failed]
         self._into.add(draft)
 
@@ -177,14 +217,29 @@ class _FileReader:
         self._into.problems.append(Problem(message, entry=entry, field=field, file=self._name, line=line))
 
 
+def _is_known_version(root: Node) -> bool:
+    version = root.get("version")
+    return version is None or str(version.value) in _VERSIONS
+
+
 def _data(node: Node) -> dict[str, Any]:
     return {key: value.plain() for key, value in node.value.items() if key not in _ENTRY_KEYS}
 
 
-def definition_files(directory: Path) -> Iterator[Path]:
-    """Every YAML file below ``directory``, in a stable order."""
-    for parent, directories, files in os.walk(directory):
+Told = Callable[[Path, str], None]
+
+
+def definition_files(directory: Path, refused: Told, passed: Told) -> Iterator[Path]:
+    """Every YAML file below ``directory``, in a stable order. Told of directories that can't be read, and of
+    links that are passed over."""
+
+    def unreadable(error: OSError) -> None:
+        refused(Path(error.filename), f"can't be read: {error.strerror}")
+
+    for parent, directories, files in os.walk(directory, onerror=unreadable):
         directories[:] = sorted(name for name in directories if not name.startswith(".") and name != "node_modules")
+        for name in [name for name in directories if Path(parent, name).is_symlink()]:
+            passed(Path(parent, name), "is a link to a directory and is not entered")
         yield from (
             Path(parent, name) for name in sorted(files) if name.endswith(_SUFFIXES) and not name.startswith(".")
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from cluster.documents import Node
 from cluster.errors import Problem
 from cluster.registry.entry import Entry, Origin, split_id
-from node.documents import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,10 @@ class Draft:
     """Where it stands in its file."""
     module: str = ""
     """The component it came with; empty for the project's own."""
+    directory: Path = Path()
+    """Where its file is: what ``file://`` starts from."""
+    base: Path = Path()
+    """What ``file://`` must not leave."""
     texts: dict[str, Place] = field(default_factory=dict)
     """Where the text of a field begins: the file it was inlined from, or its lines in the YAML."""
     changed: dict[str, str] = field(default_factory=dict)
@@ -43,11 +48,17 @@ class Draft:
     def entry(self) -> Entry:
         return Entry(self.id, self.kind, self.meta, self.data, Origin.FILES)
 
+    def is_changed(self, path: str) -> bool:
+        """Whether the value at ``path`` is not what the file has."""
+        return bool(self._origin(path))
+
+    def _origin(self, path: str) -> str:
+        return next((origin for at, origin in self.changed.items() if path == at or path.startswith(f"{at}.")), "")
+
     def place(self, path: str = "") -> Place:
         """Where the value at a dotted path was written, or the nearest thing around it."""
-        for changed, origin in self.changed.items():
-            if path == changed or path.startswith(f"{changed}."):
-                return Place(origin, 0)
+        if origin := self._origin(path):
+            return Place(origin, 0)
         return Place(self.file, self.node.line_of(path) if path else self.node.line)
 
     def problem(self, message: str, path: str = "") -> Problem:
@@ -58,6 +69,6 @@ class Draft:
     def locate(self, problem: Problem) -> Problem:
         """A problem of the entry by itself, placed: in the file a text came from, or in the YAML."""
         text = self.texts.get(problem.field)
-        if problem.line and text is not None and problem.field not in self.changed:
+        if problem.line and text is not None:
             return Problem(problem.message, self.id, problem.field, text.file, text.line + problem.line - 1)
         return self.problem(problem.message, problem.field)

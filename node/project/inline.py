@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from node.documents import MAX_FILE
+from cluster.documents import MAX_FILE
 from node.project.draft import Draft, Place
 
 PREFIX = "file://"
@@ -33,29 +33,44 @@ class NotInlined(ValueError):
     """The file can't be taken; the text says why."""
 
 
-def inline_files(draft: Draft, directory: Path, base: Path, shown: Path) -> Iterator[tuple[str, str]]:
-    """Replace every ``file://`` text in ``draft``, whose YAML is in ``directory``.
+def inline_files(draft: Draft, shown: Path) -> Iterator[tuple[str, str]]:
+    """Replace every ``file://`` text in ``draft``, as its file has it.
 
-    ``base`` must not be left; ``shown`` is what paths in messages are relative to. Yields path
-    and reason for each that failed; such a field becomes empty.
+    ``shown`` is what paths in messages are relative to. Yields path and reason for each that
+    failed; such a field becomes empty.
     """
-    if draft.kind in _BINARY_KINDS:
-        return
-    for path, holder, key in _fields(draft.data):
-        text = holder[key]
-        if not text.startswith(PREFIX):
+    for path, holder, key in _fields(draft):
+        if holder[key].startswith(PREFIX):
+            yield from _inline(draft, path, holder, key, shown)
+        else:
             draft.texts[path] = _place_in_yaml(draft, path)
-            continue
-        try:
-            file, holder[key] = _read(text.removeprefix(PREFIX), directory, base)
-            draft.texts[path] = Place(shown_path(file, shown), 1)
-        except NotInlined as reason:
-            holder[key] = ""
-            yield path, str(reason)
 
 
-def _fields(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    for path in FIELDS:
+def inline_changed(draft: Draft, shown: Path) -> Iterator[tuple[str, str]]:
+    """The same for the fields that something else than the file has set since."""
+    for path, holder, key in _fields(draft):
+        if path not in draft.texts and holder[key].startswith(PREFIX) and draft.is_changed(path):
+            yield from _inline(draft, path, holder, key, shown)
+
+
+def holds_document(kind: str, path: str) -> bool:
+    """Whether ``file://`` at this path of the data stands for a file."""
+    outer, _, inner = path.partition(".")
+    return kind not in _BINARY_KINDS and (path in FIELDS or (bool(inner) and f"{outer}.*" in FIELDS))
+
+
+def _inline(draft: Draft, path: str, holder: dict[str, Any], key: str, shown: Path) -> Iterator[tuple[str, str]]:
+    try:
+        file, holder[key] = _read(holder[key].removeprefix(PREFIX), draft.directory, draft.base)
+        draft.texts[path] = Place(shown_path(file, shown), 1)
+    except NotInlined as reason:
+        holder[key] = ""
+        yield path, str(reason)
+
+
+def _fields(draft: Draft) -> Iterator[tuple[str, dict[str, Any], str]]:
+    data = draft.data
+    for path in () if draft.kind in _BINARY_KINDS else FIELDS:
         outer, _, inner = path.partition(".")
         if not inner:
             candidates = [(path, data, outer)]
@@ -82,8 +97,9 @@ def _read(path: str, directory: Path, base: Path) -> tuple[Path, str]:
         file = (directory / path).resolve()
         _refuse_outside(file, path, base)
         raise NotInlined(f"there is no file {path}") from None
-    except (OSError, RuntimeError) as error:
-        raise NotInlined(f"{path} can't be read: {error}") from None
+    except (OSError, RuntimeError) as error:  # a circle of links is the second one before Python 3.13
+        reason = error.strerror if isinstance(error, OSError) else "a circle of links"
+        raise NotInlined(f"{path} can't be read: {reason}") from None
     _refuse_outside(file, path, base)
     return file, _text(file, path)
 

@@ -16,7 +16,9 @@ from cluster.registry.entry import Entry
 from node.kinds import Checker, Command, commands
 from node.project.definitions import Definitions, Tree
 from node.project.draft import Draft
-from node.project.layout import Layout, Module, read_layout
+from node.project.finding import Module
+from node.project.inline import inline_changed
+from node.project.layout import Layout, read_layout
 from node.project.linking import link
 from node.project.modules import read_modules
 from node.project.overrides import apply_overrides, disabled, parse_overrides
@@ -78,8 +80,7 @@ class _Loading:
         """The files of the project and of its modules."""
         source = self._layout.source
         if source is not None:
-            base = self._root if source.resolve().is_relative_to(self._root) else source
-            self._definitions.read_tree(Tree(source, base))
+            self._definitions.read_tree(Tree(source, self._layout.base))
         if self._root.is_dir():
             self._modules = read_modules(self._definitions, self._layout)
         self._problems += self._definitions.problems
@@ -88,15 +89,20 @@ class _Loading:
     def change(self, options: Sequence[str]) -> None:
         """Override, disable, link."""
         drafts = self._definitions.drafts
-        changes, malformed = parse_overrides(self._settings.override, options)
+        changes, malformed = parse_overrides(self._settings.override, options, self._settings.override_places)
         self._problems += malformed
         self._problems += [
             problem for problem in apply_overrides(drafts, changes) if not self._is_excused(problem.entry)
         ]
+        for draft in drafts.values():
+            if draft.changed:
+                failed = inline_changed(draft, self._root)
+                self._problems += [draft.problem(reason, path) for path, reason in failed]
         self._absent = disabled(drafts, self._settings.disable)
         for id in self._absent:
             del drafts[id]
-        linked = link(drafts, self._absent)
+        strict = self._settings.registry.strict_requirements
+        linked = link(drafts, self._absent, strict=strict, excused=self._is_excused)
         self._problems += linked.problems
         self._warnings += linked.warnings
 
@@ -117,7 +123,9 @@ class _Loading:
 
     def _is_excused(self, id: str) -> bool:
         """Whether an entry is declared, or may be, and could not be read: that was said already."""
-        read, namespace = self._definitions, id.partition(":")[0]
+        read, (namespace, colon, _) = self._definitions, id.partition(":")
+        if not colon:  # the name of a variable, which any file may declare
+            return bool(read.unread_ids or read.unread_namespaces or read.missing_modules)
         if id in read.unread_ids or namespace in read.unread_namespaces:
             return True
         return bool(read.missing_modules) and all(namespace != draft.ns for draft in read.drafts.values())

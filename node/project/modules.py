@@ -13,7 +13,8 @@ from cluster.errors import Problem
 from node.kinds.plain import check_component
 from node.project.definitions import Definitions, Tree
 from node.project.draft import Draft
-from node.project.layout import LOCK, Layout, Module, find_module
+from node.project.finding import Module, find_module
+from node.project.layout import Layout
 from node.project.versions import satisfies
 
 DEPENDENCY = "ns.dependency"
@@ -63,8 +64,10 @@ class _Reader:
     def _find(self, component: str, asked_by: Draft | None) -> Module | None:
         found = find_module(self._layout, component)
         if isinstance(found, str):
-            message = f"module {component} is missing: {found}"
-            problem = Problem(message, file=LOCK) if asked_by is None else asked_by.problem(message, "component")
+            message = f"module {component} can't be loaded: {found}"
+            problem = (
+                Problem(message, file=self._layout.lock) if asked_by is None else asked_by.problem(message, "component")
+            )
             self._definitions.problems.append(problem)
             self._definitions.missing_modules.add(component)
             return None

@@ -1,14 +1,16 @@
 """Changes to entries that stand outside of their files, and entries left out.
 
 An override is ``namespace:entry:path`` with a value, from the section ``override`` (values keep
-their type) or from ``-o namespace:entry:path=value`` (values by their shape). One that meets no
-entry is a problem: it is a typing mistake more often than not.
+their type) or from ``-o namespace:entry:path=value`` (values by their shape: true, 5, 0.5, a JSON
+list or map, else a text). One that meets no entry is a problem: it is a typing mistake more
+often than not. Nothing here reads a file; a ``file://`` value is read by whoever loads.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -31,22 +33,34 @@ class Override:
     origin: str
 
 
-def parse_overrides(section: Mapping[str, Any], options: Sequence[str]) -> tuple[list[Override], list[Problem]]:
-    """Those of the configuration, then those of the command line, which win."""
+def parse_overrides(
+    section: Mapping[str, Any], options: Sequence[str], places: Mapping[str, str] | None = None
+) -> tuple[list[Override], list[Problem]]:
+    """Those of the configuration, then those of the command line, which win. ``places`` says where the former stand."""
     found: list[Override] = []
     problems: list[Problem] = []
-    asked = [(key, value, True, f"override {key}") for key, value in section.items()]
+    known = places or {}
+    asked = [(key, value, True, known.get(key, f"override {key}")) for key, value in section.items()]
     for option in options:
         key, equals, text = option.partition("=")
-        asked.append((key, coerce(text), bool(equals), f"-o {key}"))
+        asked.append((key, _typed(text), bool(equals), f"-o {key}"))
     for key, value, complete, origin in asked:
         namespace, _, rest = key.partition(":")
         name, _, path = rest.partition(":")
         if complete and namespace and name and path:
             found.append(Override(f"{namespace}:{name}", path, value, origin))
         else:
-            problems.append(Problem("expected namespace:entry:path and a value", file=origin))
+            problems.append(Problem("expected namespace:entry:path and a value, such as app:db:port=5432", file=origin))
     return found, problems
+
+
+def _typed(text: str) -> Any:
+    if text[:1] not in ("[", "{"):
+        return coerce(text)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text  # a pattern such as [a-z]+ is a text like any other
 
 
 def apply_overrides(drafts: Mapping[str, Draft], overrides: Sequence[Override]) -> Iterator[Problem]:
@@ -62,32 +76,29 @@ def apply_overrides(drafts: Mapping[str, Draft], overrides: Sequence[Override]) 
 
 def disabled(drafts: Mapping[str, Draft], disable: Disable) -> set[str]:
     """The ids that ``disable`` leaves out."""
-    namespaces = [_namespace_pattern(pattern) for pattern in disable.namespaces]
-    entries = [_entry_pattern(pattern) for pattern in disable.entries]
+    namespaces = [namespace_matcher(pattern) for pattern in disable.namespaces]
+    entries = [_entry_matcher(pattern) for pattern in disable.entries]
     return {
         id
         for id, draft in drafts.items()
-        if any(pattern.fullmatch(draft.ns) for pattern in namespaces)
-        or any(namespace.fullmatch(draft.ns) and fnmatchcase(id.partition(":")[2], name) for namespace, name in entries)
+        if any(matches(draft.ns) for matches in namespaces)
+        or any(matches(draft.ns) and fnmatchcase(id.partition(":")[2], name) for matches, name in entries)
         or any(_has(draft.meta.get(key), value) for key, value in disable.meta.items())
     }
 
 
-def _entry_pattern(pattern: str) -> tuple[re.Pattern[str], str]:
+def _entry_matcher(pattern: str) -> tuple[Callable[[str], bool], str]:
     namespace, _, name = pattern.partition(":")
-    return _namespace_pattern(namespace), name or "*"
+    return namespace_matcher(namespace), name or "*"
 
 
-def _namespace_pattern(pattern: str) -> re.Pattern[str]:
+def namespace_matcher(pattern: str) -> Callable[[str], bool]:
     """``*`` is one word, ``**`` any number of words: ``legacy.**`` takes ``legacy`` and all below it."""
-    text = ""
-    for position, word in enumerate(pattern.split(".")):
-        dot = r"\." if position else ""
-        if word == "**":
-            text += rf"(?:{dot}[^.]+)*" if position else r"[^.]+(?:\.[^.]+)*"
-        else:
-            text += dot + re.escape(word).replace(r"\*", "[^.]*")
-    return re.compile(text)
+    words = pattern.split(".")
+    several = [word for at, word in enumerate(words) if word != "**" or words[at - 1 : at] != ["**"]]
+    parts = [r"(?:[^.]+\.)*" if word == "**" else re.escape(word).replace(r"\*", "[^.]*") + r"\." for word in several]
+    compiled = re.compile("".join(parts))
+    return lambda namespace: compiled.fullmatch(f"{namespace}.") is not None
 
 
 def _has(present: Any, wanted: Any) -> bool:

@@ -18,6 +18,15 @@ def parse_version(text: str) -> Version:
     return (int(match[1]), int(match[2] or 0), int(match[3] or 0))
 
 
+def version_flaw(text: str) -> str:
+    """What is wrong with ``text`` as a version; empty when nothing is, or no version is named."""
+    try:
+        parse_version(text or "0")
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def satisfies(version: str, constraint: str) -> bool:
     """Whether ``version`` meets every term of ``constraint``. Raises ValueError for a malformed one."""
     if constraint.strip() in ("", "*", "latest"):

@@ -19,8 +19,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cluster.documents import Node, parse_bytes
 from cluster.errors import Invalid, Problem
-from node.documents import Node, parse_bytes
 from node.explain import explain
 from node.scalars import coerce
 from node.settings.schema import NOT_IN_FILE, Settings
@@ -211,9 +211,18 @@ class _Loader:
         if self._problems:
             raise Invalid(self._problems)
         node = settings.relay.node_name or default_node_name(self._directory, socket.gethostname())
-        return settings.model_copy(
-            update={"directory": self._directory, "node": node, "warnings": tuple(self._warnings)}
-        )
+        found = {"directory": self._directory, "node": node, "warnings": tuple(self._warnings)}
+        return settings.model_copy(update={**found, "override_places": self._override_places()})
+
+    def _override_places(self) -> dict[str, str]:
+        """Where each override was written: file and line, or the option."""
+        sections = [(file.name, file.root.get("override")) for file in self._files]
+        written = {
+            key: f"{name}:{line}" for name, node in sections if node is not None for key, line in node.keys.items()
+        }
+        prefix = "override."
+        options = {path[len(prefix) :]: origin for path, origin in self._origins.items() if path.startswith(prefix)}
+        return written | options
 
     def _accept_foreign(self) -> None:
         """Take out what only the original has, saying once for each what to use instead."""

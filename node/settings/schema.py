@@ -7,33 +7,37 @@ A field marked "accepted" comes from the original and changes nothing in this ru
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from cluster.errors import Problem
+from cluster.patterns import Pattern
 from node.durations import Duration, PositiveDuration, format_duration
-from node.scalars import PlainText
-
-_SIZE = re.compile(r"(\d+)\s*([kmg]?)(i?b?)", re.IGNORECASE)
-_FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+from node.scalars import PlainText, Size
 
 
-def _size(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError(f"expected a size such as 900KiB, 64M or 1G, got {value!r}")
-    return int(match[1]) * _FACTORS[match[2].lower()]
+def _listed(value: Any) -> Any:
+    """A list, also as one text with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _urls(value: Any) -> Any:
-    return [url.strip() for url in value.split(",") if url.strip()] if isinstance(value, str) else value
+def _patterns(texts: list[str]) -> list[str]:
+    for text in texts:
+        Pattern(text)
+    return texts
 
 
 def _existing(path: Path, info: ValidationInfo) -> Path:
@@ -68,8 +72,8 @@ def _no_client(name: str) -> str:
 
 ExistingFile = Annotated[Path, AfterValidator(_existing)]
 ExistingDirectory = Annotated[Path | None, BeforeValidator(_directory)]
-Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
-Urls = Annotated[list[str], BeforeValidator(_urls)]
+Urls = Annotated[list[str], BeforeValidator(_listed)]
+Namespaces = Annotated[list[str], BeforeValidator(_listed), AfterValidator(_patterns)]
 NodeName = Annotated[PlainText, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"), AfterValidator(_no_client)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -115,6 +119,16 @@ class Registry(Section):
     publish: Literal["always", "if-empty", "never"] | None = None
     """When a starting node publishes its files: at every start, only into an empty registry, or never.
     Unset: ``always`` with embedded servers, ``if-empty`` in a cluster."""
+    write: Namespaces | None = None
+    """Namespaces programs may change whose host's entry has no ``registry.write``: ``tools`` is one, ``tools.*`` each
+    right below it, ``tools.**`` it and all below, ``**`` every one. Unset: every one with embedded servers, none in a
+    cluster."""
+    strict_requirements: bool = False
+    """Refuse an application in which an ``ns.requirement`` without default gets no value; else that is a warning."""
+    history_versions: int = Field(default=1000, ge=1)
+    """Versions that can be looked at and brought back. Older ones are thrown away, but none within an hour."""
+    history_size: Size = 256 * 1024**2
+    """Bytes they may take in etcd, snapshots included; fewer versions are kept when they take more."""
     enable_history: bool = True
     """Accepted; versions are always kept in etcd."""
     history_type: Literal["memory", "sqlite", "postgres", "nil"] = "memory"
@@ -333,10 +347,12 @@ class Limits(Section):
     """The largest message, packed, in bytes. NATS must allow more (its ``max_payload``, 1 MiB by default)."""
     mailbox_limit: int = Field(default=100_000, ge=1)
     """Messages that may wait for one process."""
-    mailbox_policy: Literal["reject"] = "reject"
-    """Accepted; a full mailbox refuses the message, which becomes a dead letter. There is no other policy yet."""
-    vm_max_memory: Size = 1024**3
-    """Bytes one host (a Lua VM with all its processes) may hold."""
+    mailbox_policy: Literal["reject", "kill"] = "reject"
+    """What a message to a full mailbox does: ``reject`` refuses it, from elsewhere it becomes a dead letter; ``kill``
+    also ends the process, with the reason ``killed: mailbox``."""
+    vm_max_memory: Annotated[Size, Field(ge=8 * 1024**2)] = 1024**3
+    """Bytes one worker of a host (a Lua VM with all its processes) may hold. The ``host`` block of a ``process.host``
+    or ``terminal.host`` can set these limits, and more, for itself."""
     dead_letters: int = Field(default=1000, ge=0)
     """Undeliverable messages a node remembers."""
 
@@ -350,6 +366,23 @@ class Disable(Section):
     """Patterns of ids, ``namespace:name``."""
     meta: dict[str, Any] = Field(default_factory=dict)
     """Entries whose metadata has one of these values under its key; a list gives several."""
+
+    @field_validator("namespaces")
+    @classmethod
+    def _only_namespaces(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            if not pattern or ":" in pattern:
+                raise ValueError(f"expected patterns of namespaces such as legacy.**, got {pattern!r}")
+        return patterns
+
+    @field_validator("entries")
+    @classmethod
+    def _whole_ids(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            namespace, _, name = pattern.partition(":")
+            if not namespace or not name:
+                raise ValueError(f"expected patterns of ids such as app:test*, got {pattern!r}")
+        return patterns
 
 
 class Workspace(Section):
@@ -388,6 +421,8 @@ class Settings(Section):
     """The project; not a setting of the file."""
     node: str = ""
     """The node's name: ``relay.node_name`` or the one made up for it; not a setting of the file."""
+    override_places: dict[str, str] = Field(default_factory=dict)
+    """Where each override was written; not a setting of the file."""
     warnings: tuple[Problem, ...] = ()
     """What was accepted and has no effect, or not the one expected; not a setting of the file."""
 
@@ -403,5 +438,5 @@ class Settings(Section):
         return {**domain, **self.cluster.labels}
 
 
-NOT_IN_FILE = frozenset({"directory", "node", "warnings"})
+NOT_IN_FILE = frozenset({"directory", "node", "warnings", "override_places"})
 """Fields of ``Settings`` that are worked out, not set."""

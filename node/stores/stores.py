@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.errors import Invalid
 from cluster.etcd import Etcd
 from cluster.keys import Keys
-from cluster.registry import Entry, RegistryState
+from cluster.registry import Entry
 from node.kinds import decode
 from node.kinds.store import ClusterStore
 from node.kinds.store import MemoryStore as MemoryModel
@@ -37,18 +36,15 @@ class Stores:
     def ids(self) -> list[str]:
         return sorted(self._stores)
 
-    async def converge(self, state: RegistryState) -> dict[str, str]:
-        """Returns what could not be done: entry id -> reason."""
-        wanted = {entry.id: entry for entry in state.find({".kind": "store.*"})}
-        for id in self._stores.keys() - wanted.keys():
-            del self._stores[id]
-        failed: dict[str, str] = {}
-        for id, entry in wanted.items():
-            try:
-                self._stores[id] = self._made(entry)
-            except Invalid as error:
-                failed[id] = str(error)
-        return failed
+    def handles(self, kind: str) -> bool:
+        return kind.startswith("store.")
+
+    async def put(self, entry: Entry) -> None:
+        """Make the store, or give it its limits. Raises Invalid."""
+        self._stores[entry.id] = self._made(entry)
+
+    async def remove(self, id: str) -> None:
+        self._stores.pop(id, None)
 
     def _made(self, entry: Entry) -> Store:
         known = self._stores.get(entry.id)

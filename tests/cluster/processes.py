@@ -187,13 +187,14 @@ class Development(Program):
 
 
 def wippy(
-    directory: Path, *arguments: str, code: int | None = 0, env: Mapping[str, str] | None = None
+    directory: Path, *arguments: str, code: int | None = 0, env: Mapping[str, str] | None = None, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
+    """Run a verb to its end, with ``text`` as its input."""
     ended = subprocess.run(
         [*WIPPY, *arguments],
         cwd=directory,
         env=environment(env),
-        stdin=subprocess.DEVNULL,
+        input=text,
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,16 +1,18 @@
-"""The small applications of ``tests/apps``, as a person runs them.
+"""The small applications of ``examples``, as a person runs them.
 
 Between them they use what applications are made of: the terminal, function calls, services that
 talk to each other, channels and coroutines, supervision by hand, the registry as it changes,
-events, chains of processes, and state behind a name. Each runs twice in one directory, because
-what a run leaves behind must not change the next one; three of them also run on three nodes.
+events, chains of processes, state behind a name, work by the clock, and thousands of processes.
+Each program runs twice in one directory, because what a run leaves behind must not change the
+next one; three of them also run on three nodes.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.cluster.processes import WIPPY, Development, Program, eventually, wip
 
 pytestmark = pytest.mark.servers
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 APPS = Path(__file__).parents[1] / "apps"
 AT_ONCE = 2
 """Applications that run at the same time."""
@@ -123,7 +126,9 @@ PROGRAMS: dict[str, tuple[list[str], int, str]] = {
 
 
 def copied(name: str, directory: Path) -> Path:
-    return Path(shutil.copytree(APPS / name, directory / name))
+    """An application of its own in ``directory``: an example, or one of the tests'."""
+    source = next(place / name for place in (EXAMPLES, APPS) if (place / name).is_dir())
+    return Path(shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns(".wippy")))
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +161,14 @@ def test_the_exit_code_is_that_of_the_process(binaries: None, tmp_path: Path, en
     assert ended.stdout == ""
 
 
+def test_the_page_of_the_examples_has_them_all_and_the_commands_that_run_here() -> None:
+    page = (EXAMPLES / "README.md").read_text()
+    rows = dict(re.findall(r"^\| \[(\w+)\]\(\1\) \|.*\| (.*) ?\|$", page, re.MULTILINE))
+    assert set(rows) == {directory.name for directory in EXAMPLES.iterdir() if directory.is_dir()}
+    for name, (arguments, _, _) in PROGRAMS.items():
+        assert f"`{' '.join(arguments[:2])}" in rows[name]
+
+
 def test_a_command_is_found_by_its_name(binaries: None, tmp_path: Path) -> None:
     greeting = copied("greeting", tmp_path)
     assert "Good morning, Bo!" in wippy(greeting, "run", "greet", "Bo").stdout
@@ -178,8 +191,8 @@ def of_apps(log: str) -> list[dict[str, Any]]:
 class Service(Program):
     """``wippy run`` of an application made of services, with its log as JSON."""
 
-    def __init__(self, app: Path, name: str) -> None:
-        super().__init__([*WIPPY, "run", "--set", "logger.encoding=json"], app, name)
+    def __init__(self, app: Path, name: str, *options: str, env: Mapping[str, str] | None = None) -> None:
+        super().__init__([*WIPPY, "run", "--set", "logger.encoding=json", *options], app, name, env)
 
 
 STROKES = [{"entry": "app:player_process", "message": "stroke", "number": n, "speed": n * 10} for n in range(1, 7)]
@@ -215,6 +228,64 @@ class TestServices:
             assert_diary(said_by("app:diary_process", said))
             storms = [(one["where"], one["speed"]) for one in said_by("app:alarm_process", said)]
             assert storms == [("/coast", 95), ("/coast", 80)]
+
+    def test_work_by_the_clock_is_summed_up_when_the_node_stops(self, binaries: None, tmp_path: Path) -> None:
+        def often(said: list[dict[str, Any]]) -> bool:
+            return sum(one["message"] == "all is well" for one in said_by("app:tower", said)) >= 3
+
+        said = self.run(copied("rounds", tmp_path), "node", often)
+        pace = {"app:gate": "100ms", "app:wall": "250ms", "app:tower": "400ms"}
+        for entry, every in pace.items():
+            first, *rounds, last = said_by(entry, said)
+            assert (first["message"], first["every"]) == ("on watch", every)
+            assert [one["round"] for one in rounds] == list(range(1, len(rounds) + 1))
+            assert (last["message"], last["rounds"]) == ("off watch", len(rounds))
+            assert last["reason"]
+
+    def test_chores_are_found_in_the_registry_also_while_they_come(self, binaries: None, tmp_path: Path) -> None:
+        app = copied("chores", tmp_path)
+        with Service(app, "node", "--watch") as service:
+
+            def hired() -> list[str]:
+                said = said_by("app:steward_process", of_apps(service.err))
+                return sorted(one["chore"] for one in said if one["message"] == "hired")
+
+            def done(chore: str) -> list[dict[str, Any]]:
+                return [one for one in said_by("app:hand", of_apps(service.err)) if one["chore"] == chore]
+
+            service.until(lambda: len(done("app:chore.wind_clock")) >= 2, within=30)
+            assert hired() == ["app:chore.polish", "app:chore.sweep", "app:chore.wind_clock"]
+            index = app / "src" / "_index.yaml"
+            dust = {"name": "chore.dust", "kind": "function.lua", "meta": {"type": "chore", "every": "50ms"}}
+            entry = {**dust, "source": "file://chores.lua", "method": "sweep"}
+            index.write_text(f"{index.read_text()}\n  - {json.dumps(entry)}\n")
+            service.until(lambda: len(done("app:chore.dust")) >= 2, within=30)
+            assert service.stop() == 0
+            first, second, *_ = done("app:chore.wind_clock")
+            assert (first["what"], second["why"], second["kind"]) == ("clocks wound", "the key is gone", "Unavailable")
+            left = [one for one in of_apps(service.err) if one["message"] == "dismissed"]
+        assert {one["chore"]: one["runs"] for one in left} == {chore: len(done(chore)) for chore in hired()}
+
+    def test_a_desk_answers_each_line_by_a_clerk_of_its_own(self, binaries: None, tmp_path: Path) -> None:
+        asked = "what is the time\n\none two"
+        ended = wippy(copied("desk", tmp_path), "run", "ask", text=asked)
+        answers = [line for line in ended.stdout.replace("? ", "").splitlines() if line]
+        assert answers == [
+            "time the is what\t(4 words)",
+            "sorry:\tnothing was asked",
+            "two one\t(2 words)",
+            "3 questions, 2 clerks",
+        ]
+
+    def test_thousands_of_processes_live_side_by_side(self, binaries: None, tmp_path: Path) -> None:
+        many = {"FIREFLIES": "2000", "SLOWEST_BLINK": "400ms"}
+        with Service(copied("swarm", tmp_path), "node", env=many) as service:
+            service.until(lambda: '"the meadow at night"' in service.err, within=30)
+            assert service.stop() == 0
+        flying, *nights, morning = said_by("app:meadow_process", of_apps(service.err))
+        assert (flying["message"], flying["count"]) == ("all are flying", 2000)
+        assert {night["alive"] for night in nights} == {morning["alive"]} == {2000}
+        assert 0 < nights[0]["blinks"] <= morning["blinks"]
 
     def test_every_line_says_which_node_process_and_entry(self, binaries: None, tmp_path: Path) -> None:
         with Service(copied("tennis", tmp_path), "node") as service:

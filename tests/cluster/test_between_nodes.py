@@ -45,7 +45,9 @@ class TestSpawn:
         assert seen["entry"]["kind"] == "NotFound"
         assert "app:nothing" in seen["entry"]["error"]
         assert seen["oversize"]["kind"] == "Invalid"
-        assert [each.get("value") for each in seen.values()] == [None] * 4
+        assert seen["message"]["kind"] == "Unavailable"
+        assert "no node node-9 in the cluster" in seen["message"]["error"]
+        assert [each.get("value") for each in seen.values()] == [None] * 5
 
     def test_exec_gives_the_value_or_the_error(self, lab: Lab) -> None:
         seen = lab.experiment("exec")

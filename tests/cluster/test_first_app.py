@@ -73,9 +73,9 @@ def edit(up: FirstApp, file: str, change: tuple[str, str], told: str) -> None:
     assert all(f"`{text}`" in told for text in change)
     content = (up.directory / file).read_text()
     assert content.count(change[0]) == 1
-    pushes = up.err.count("pushed:")
+    pushes = up.err.count(", applied on ")
     save(up.directory, file, content.replace(*change))
-    eventually(lambda: up.err.count("pushed:") > pushes, within=10, what="the saved file is pushed")
+    eventually(lambda: up.err.count(", applied on ") > pushes, within=10, what="the saved file is pushed")
 
 
 def services(up: FirstApp) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from cluster.members import Description, NodeState
 from cluster.subjects import Subjects
 from node.cli import gateway, look
 from node.cli.failures import Failed
+from node.pages import Pages
 
 Answerer = Callable[[dict[str, Any]], Any]
 
@@ -55,6 +56,11 @@ class Node:
 
 def value(answer: Any) -> Answerer:
     return lambda query: {"ok": True, "value": answer}
+
+
+def page(*items: Any) -> dict[str, Any]:
+    """A listing that fits into one answer."""
+    return {"items": list(items), "total": len(items), "more": None}
 
 
 def error(kind: str, message: str, code: str) -> Answerer:
@@ -164,9 +170,38 @@ class TestGateway:
             await client.call("x", "t")
 
 
+class TestLongListings:
+    async def test_are_read_page_by_page(self, start: Any, client: Client) -> None:
+        pages, items = Pages(), [{"pid": str(number)} for number in range(5000)]
+
+        def answer(query: dict[str, Any]) -> Any:
+            cut = (
+                pages.next(query["cursor"], query["limit"]) if "cursor" in query else pages.first(items, query["limit"])
+            )
+            return {"ok": True, "value": cut}
+
+        node = await start("a", answer)
+        answers = await client.ps()
+        assert answers.by_node == {"a": items}
+        assert answers.totals == {"a": 5000}
+        assert [query.get("cursor") is None for query in node.asked] == [True, False, False]
+        assert (await client.ps(limit=2500)).by_node == {"a": items[:2500]}
+
+    async def test_one_that_breaks_off_is_shown_as_far_as_it_came(self, start: Any, client: Client) -> None:
+        def answer(query: dict[str, Any]) -> Any:
+            if "cursor" in query:
+                return {"ok": False, "error": {"kind": "Invalid", "message": "kept no more", "code": "invalid"}}
+            return {"ok": True, "value": {"items": [{"pid": "1"}], "total": 9, "more": "x-1"}}
+
+        await start("a", answer)
+        answers = await client.ps()
+        assert answers.by_node == {"a": [{"pid": "1"}]}
+        assert answers.silent == {"a": "only 1 of 9 were told: invalid: kept no more"}
+
+
 class TestLooking:
     async def test_every_node_is_asked_and_a_silent_one_is_named(self, start: Any, client: Client) -> None:
-        await start("a", value([{"pid": "1"}]))
+        await start("a", value(page({"pid": "1"})))
         await start("b", error("Internal", "broken", "internal"))
         answers = await client.ps()
         assert answers.by_node == {"a": [{"pid": "1"}]}
@@ -180,7 +215,7 @@ class TestLooking:
     async def test_a_registration_that_can_not_be_read_counts_as_absent(
         self, start: Any, client: Client, etcd: Etcd
     ) -> None:
-        await start("a", value([]))
+        await start("a", value(page()))
         await etcd.put(client.keys.node("ghost"), b"\xff")
         assert [node.node for node in await client.nodes()] == ["a"]
         assert (await client.ps()).by_node == {"a": []}

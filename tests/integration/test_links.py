@@ -148,11 +148,12 @@ class TestDelivery:
             for number in range(3):
                 a.send("b", number)
                 await asyncio.sleep(0)
-            await eventually(lambda: b.links.stats().held > 0)
+            await a.bus.data.flush()
+            await b.bus.data.flush()
             assert b.got == []
             b.view.show("a", 1)
-            assert b.got == [0, 1, 2]
-            assert b.links.stats().held == 0
+            await eventually(lambda: b.got == [0, 1, 2])
+            assert a.down == b.down == []
 
 
 class TestRefusal:
@@ -167,19 +168,23 @@ class TestRefusal:
                 a.send("b", 1)
             assert a.down == [("b", "node b is gone (epoch 2 ended)")]
 
-    async def test_a_full_buffer_refuses_and_takes_again_when_it_drained(
-        self, servers: EmbeddedServers, cluster_name: str
-    ) -> None:
+    async def test_a_full_buffer_is_told_and_so_is_room(self, servers: EmbeddedServers, cluster_name: str) -> None:
         async with pair(servers.nats_url, cluster_name, Limits(max_envelopes=100)) as (a, b):
-            for number in range(100):
+            told: list[tuple[str, bool]] = []
+            a.links.on_congestion(lambda node, congested: told.append((node, congested)))
+            for number in range(400):
                 a.send("b", number)
-            with pytest.raises(Unavailable, match="100 messages"):
-                a.send("b", 100)
-            await eventually(lambda: a.links.stats().links[0].waiting_envelopes == 0)
-            a.send("b", 100)
-            await eventually(lambda: b.got == list(range(101)))
+            assert told == [("b", True)]
+            assert a.links.stats().links[0].congested
+            with pytest.raises(Unavailable, match="400 messages"):
+                a.send("b", 400)
+            await eventually(lambda: told == [("b", True), ("b", False)])
+            a.send("b", 400)
+            await eventually(lambda: b.got == list(range(401)))
 
-    async def test_nothing_is_sent_while_nats_is_away_and_the_link_goes_on_or_closes_afterwards(
+
+class TestBrokenConnections:
+    async def test_what_is_sent_while_nats_is_away_arrives_when_it_is_back(
         self, own_servers: EmbeddedServers, cluster_name: str
     ) -> None:
         async with pair(own_servers.nats_url, cluster_name) as (a, b):
@@ -187,15 +192,13 @@ class TestRefusal:
             await eventually(lambda: b.got == [1])
             await own_servers.nats.kill()
             await eventually(lambda: not a.bus.data.connected and not b.bus.data.connected)
-            with pytest.raises(Unavailable, match="no connection to NATS"):
-                a.send("b", 2)
+            a.send("b", 2)
+            b.send("a", 3)
             await own_servers.nats.start()
-            await eventually(lambda: a.bus.data.connected and b.bus.data.connected, within=10)
-            a.send("b", 3)
-            await eventually(lambda: b.got == [1, 3])
+            await eventually(lambda: b.got == [1, 2] and a.got == [3], within=15)
             assert a.down == b.down == []
 
-    async def test_killing_nats_under_load_loses_only_with_both_sides_told(
+    async def test_killing_nats_again_and_again_under_load_loses_doubles_and_reorders_nothing(
         self, own_servers: EmbeddedServers, cluster_name: str
     ) -> None:
         async with pair(own_servers.nats_url, cluster_name) as (a, b):
@@ -205,27 +208,41 @@ class TestRefusal:
                 nonlocal number
                 end = time.monotonic() + seconds
                 while time.monotonic() < end:
+                    if a.links.stats().links[0].congested or b.links.stats().links[0].congested:
+                        await asyncio.sleep(0.01)
+                        continue
                     for _ in range(20):
-                        try:
-                            a.send("b", number)
-                            number += 1
-                        except Unavailable:
-                            await asyncio.sleep(0.01)
+                        a.send("b", number)
+                        b.send("a", number)
+                        number += 1
                     await asyncio.sleep(0)
 
-            await load(0.2)
+            for _ in range(3):
+                await load(0.2)
+                await own_servers.nats.kill()
+                await load(0.2)
+                await own_servers.nats.start()
+                await load(0.5)
+            expected = list(range(number))
+            await eventually(lambda: len(a.got) >= number and len(b.got) >= number, within=20)
+            assert a.got == expected
+            assert b.got == expected
+            assert a.down == b.down == []
+            assert a.links.stats().links[0].resent > 0
+
+    async def test_past_the_timeout_both_sides_close_and_are_told(
+        self, own_servers: EmbeddedServers, cluster_name: str
+    ) -> None:
+        async with pair(own_servers.nats_url, cluster_name, Limits(timeout=1.0)) as (a, b):
+            a.send("b", 1)
+            await eventually(lambda: b.got == [1])
             await own_servers.nats.kill()
-            await load(0.3)
+            a.send("b", 2)
+            await eventually(lambda: a.down == [("b", "no acknowledgement from node b within 1 s")])
             await own_servers.nats.start()
-            await eventually(lambda: a.bus.data.connected and b.bus.data.connected, within=10)
-            await load(0.2)
-            last = number
-            a.send("b", last)
-            await eventually(lambda: bool(b.got) and b.got[-1] == last)
-            assert b.got == sorted(set(b.got))
-            if len(b.got) < last + 1:
-                assert a.down
-                assert b.down
+            await eventually(lambda: b.down == [("a", "node a closed the link")], within=15)
+            a.send("b", 3)
+            await eventually(lambda: b.got == [1, 3])
 
 
 class TestForgery:
@@ -244,20 +261,26 @@ class TestForgery:
             assert b.links.stats().dropped == {"malformed": 4, "forged sender": 1}
             assert b.down == []
 
-    async def test_a_lost_frame_closes_both_sides_once_with_the_reason(
-        self, servers: EmbeddedServers, cluster_name: str
-    ) -> None:
-        subjects = Subjects(cluster_name)
+    async def test_a_lost_frame_comes_again(self, servers: EmbeddedServers, cluster_name: str) -> None:
         async with pair(servers.nats_url, cluster_name) as (a, b):
-            ahead = wire.data(wire.head("a", 1, 2, 1), 7, 0, [pack(envelope(666))])
-            a.bus.data.publish(subjects.data("b", 2, "a"), ahead)
-            await eventually(lambda: bool(a.down) and bool(b.down))
-            assert b.down == [("a", "gap: expected frame 1 from node a, got 7")]
-            assert a.down == [("b", "node b closed the link")]
-            a.send("b", 1)
-            b.send("a", 2)
-            await eventually(lambda: a.got == [2] and b.got == [1])
-            assert b.links.stats().links[0].gaps == 1
+            publish, lost = a.bus.data.publish, []
+
+            def lossy(subject: str, payload: bytes) -> None:
+                if random.random() < 0.2:
+                    lost.append(payload)
+                else:
+                    publish(subject, payload)
+
+            a.bus.data.publish = lossy  # type: ignore[method-assign, assignment]
+            for number in range(2000):
+                a.send("b", number)
+                if number % 5 == 0:
+                    await asyncio.sleep(0)
+            await eventually(lambda: len(b.got) >= 2000, within=20)
+            assert b.got == list(range(2000))
+            assert lost
+            assert b.links.stats().links[0].gaps > 0
+            assert a.down == b.down == []
 
 
 class TestRegistration:
@@ -311,19 +334,18 @@ class TestRegistration:
             await eventually(lambda: a.got == [4] and b.got == [3])
 
 
-async def test_a_slow_consumer_closes_the_link_of_the_dropped_frame(
-    servers: EmbeddedServers, cluster_name: str
-) -> None:
+async def test_what_a_slow_consumer_drops_comes_again(servers: EmbeddedServers, cluster_name: str) -> None:
     async with pair(servers.nats_url, cluster_name) as (a, b):
         subscription = b.links._subscription
         assert subscription is not None
         subscription._inner._pending_bytes_limit = 20_000
         for number in range(2_000):
             a.send("b", number, size=100)
-        await eventually(lambda: bool(a.down) and bool(b.down))
-        assert b.down[0][1].startswith(("slow consumer", "gap"))
-        assert b.bus.data.stats().slow_consumer_drops > 0
-        assert b.got == sorted(set(b.got))
+        await eventually(lambda: b.bus.data.stats().slow_consumer_drops > 0)
+        subscription._inner._pending_bytes_limit = 512 * 1024 * 1024
+        await eventually(lambda: len(b.got) >= 2_000, within=20)
+        assert b.got == list(range(2_000))
+        assert a.down == b.down == []
 
 
 PERMISSIONS = """

@@ -23,6 +23,7 @@ from cluster.registry import (
     Delete,
     Entry,
     Folding,
+    Keep,
     Origin,
     PushConflict,
     Registry,
@@ -361,11 +362,11 @@ class TestCollect:
         for i in range(22):
             await a.commit([Update(entry("x", i)) if i else Create(entry("x", 0))])
         await until(lambda: has_snapshots(etcd, keys, 4))
-        assert not await collect(etcd, keys, keep_versions=5)
-        gone = await collect(etcd, keys, keep_versions=5, keep_for=timedelta(0))
+        assert not await collect(etcd, keys, Keep(5))
+        gone = await collect(etcd, keys, Keep(5, time=timedelta(0)))
         assert gone.changes == list(range(14))
         assert gone.snapshots == [4, 9]
-        assert len((await collect(etcd, keys, keep_versions=5, keep_for=timedelta(0))).blobs) == 16
+        assert len((await collect(etcd, keys, Keep(5, time=timedelta(0)))).blobs) == 16
         late = await opened("late")
         assert late.state.payload() == a.state.payload()
         assert (await late.state_at(17)).get("app:x").data == {"n": 17}  # type: ignore[union-attr]
@@ -393,6 +394,9 @@ class TestOverlay:
 
     async def is_refused(self, etcd: Etcd, keys: Keys, name: str, mod: int) -> bool:
         return (await self.status(etcd, keys, name, mod)).status is Verdict.ERROR
+
+    async def is_applied(self, etcd: Etcd, keys: Keys, name: str, mod: int) -> bool:
+        return (await self.status(etcd, keys, name, mod)).status is Verdict.APPLIED
 
     async def test_a_valid_overlay_is_the_next_version_everywhere_and_its_deletion_restores_the_base(
         self, opened: Open, etcd: Etcd, keys: Keys
@@ -457,6 +461,24 @@ class TestOverlay:
         await a.commit([Delete("app:x")])
         await until(lambda: self.is_refused(etcd, keys, "app:x", mod))
         assert not a.state.overlays
+
+    async def test_an_overlay_refused_because_of_another_entry_is_folded_when_that_one_changes(
+        self, opened: Open, etcd: Etcd, keys: Keys
+    ) -> None:
+        def validator(state: RegistryState) -> list[Problem]:
+            rates = sum(e.data.get("n", 0) for e in state.entries())
+            return [Problem("more than 10 in all")] if rates > 10 else []
+
+        a = await opened(rank=0, validator=validator)
+        await a.publish([entry("x", 1), entry("y", 5)], "always")
+        good = await etcd.put(keys.overlay("app:x"), b'{"n": 2}')
+        assert (await self.status(etcd, keys, "app:x", good)).status is Verdict.APPLIED
+        mod = await etcd.put(keys.overlay("app:x"), b'{"n": 9}')
+        assert (await self.status(etcd, keys, "app:x", mod)).reason == "more than 10 in all"
+        assert a.state.get("app:x").data == {"n": 2}  # type: ignore[union-attr]
+        await a.commit([Update(entry("y", 1))])
+        await until(lambda: self.is_applied(etcd, keys, "app:x", mod))
+        assert a.state.get("app:x").data == {"n": 9}  # type: ignore[union-attr]
 
     async def test_rollback_leaves_overlays_on_top_and_says_so(self, opened: Open, etcd: Etcd, keys: Keys) -> None:
         a = await opened(rank=0)

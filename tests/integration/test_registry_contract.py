@@ -55,6 +55,8 @@ async def test_a_range_reads_the_past(store: Any, cluster_name: str) -> None:
     await store.put(f"{cluster_name}/b", b"2")
     then = await store.range(f"{cluster_name}/", revision=first)
     assert [(kv.key, kv.value) for kv in then.kvs] == [(f"{cluster_name}/a", b"1")]
+    part = await store.range(f"{cluster_name}/", exact_range=(f"{cluster_name}/a", f"{cluster_name}/b"))
+    assert [kv.key for kv in part.kvs] == [f"{cluster_name}/a"]
     assert await store.delete_prefix(f"{cluster_name}/") == 2
     assert (await store.range(f"{cluster_name}/")).kvs == []
 

@@ -18,7 +18,11 @@ LUA = lupa.LuaRuntime(encoding=None, register_eval=False, register_builtins=Fals
 LOAD = LUA.eval(b"function(text) local f, e = load(text, '=chunk', 't') return e or '' end")
 RUN = LUA.eval(
     b"""function(text, quantum)
-        local env = { tostring = tostring, __w_yield = function() coroutine.yield() return quantum end }
+        local env = {
+            tostring = tostring, select = select, ipairs = ipairs, pcall = pcall, error = error,
+            setmetatable = setmetatable, math = math, string = string, table = table,
+            __w_yield = function() coroutine.yield() return quantum end,
+        }
         local thread = coroutine.create(assert(load(text, "=chunk", "t", env)))
         for turn = 1, 100000 do
             local ok, value = coroutine.resume(thread)
@@ -45,6 +49,9 @@ class Writer:
         self.typed: list[str] = []
         self.plain: list[str] = []
         self.labels = 0
+        self.varargs = True
+        self.seen: set[str] = set()
+        """What the program has of each kind of piece."""
 
     def pick(self, *options: Any) -> Any:
         return options[self.draw(st.integers(0, len(options) - 1))]
@@ -52,6 +59,11 @@ class Writer:
     def put(self, text: str) -> None:
         self.typed.append(text)
         self.plain.append(text)
+
+    def name(self, stem: str) -> str:
+        """A name nothing else has."""
+        self.labels += 1
+        return f"{stem}{self.labels}"
 
     def note(self, text: str) -> None:
         """Put a piece of type syntax."""
@@ -65,12 +77,16 @@ class Writer:
     def type(self, depth: int) -> str:
         if depth == 0:
             return str(self.pick(*TYPE_NAMES, '"lit"', "nil", "-1", "true", "'it\\'s'"))
-        inner = lambda: self.type(depth - 1)  # noqa: E731
-        match self.pick(*range(10)):
+
+        def inner() -> str:
+            text = self.type(depth - 1)
+            return f"({text})" if text.startswith("|") else text
+
+        match self.pick(*range(15)):
             case 0:
                 return f"{{{inner()}}}"
             case 1:
-                return f"{{[{inner()}]: {inner()}}}"
+                return f"{{[ {inner()} ]: {inner()}}}"
             case 2:
                 return f"{{\n x: {inner()},\n y?: {inner()}; readonly z: {inner()}}}"
             case 3:
@@ -85,28 +101,42 @@ class Writer:
                 return f"number @min(0) @max({self.pick(1, 2)})"
             case 8:
                 return f"<T, U: {inner()}>(T) -> U"
+            case 9:
+                return f"{inner()}?[]?"
+            case 10:
+                return f"[==[ {self.pick('x', ']]', ': T')} ]==] | {inner()}"
+            case 11:
+                return f"() -> ({inner()}, ...{inner()})"
+            case 12:
+                return f"| {inner()}\n | {inner()}"
+            case 13:
+                return f"{{'a b': {inner()}, [number]: {inner()}; end: nil, ...}}"
             case _:
                 return "typeof(f(1).x)"
 
     def program(self) -> None:
-        self.put("local a, b, c, tbl, as = 1, 2, 3, {n = 1}, 0\n")
+        self.put("local a, b, c, as, closed = 1, 2, 3, 0, 0\n")
+        self.put("local tbl = {n = 1; list = {1, 2, [3] = 3}, inner = {n = 5,},}\n")
         self.put("local function id(...) return ... end\n")
+        self.put("function tbl:get(first, ...) return first or self.n, ... end\n")
+        self.put("local closer = setmetatable({}, {__close = function() closed = closed + 1 end})\n")
         self.block(3, self.pick(1, 2, 3, 4))
         self.put("\nreturn tostring(a)..'|'..tostring(b)..'|'..tostring(c)..'|'..tostring(tbl.n)..'|'..tostring(as)")
+        self.put("..'|'..tostring(closed)..'|'..#tbl.list..'|'..tostring(tbl.inner.n)")
 
     def block(self, depth: int, size: int) -> None:
         for _ in range(size):
             self.statement(depth)
-            self.put(self.pick("\n", " ", ";\n", " -- note: T\n"))
+            self.put(self.pick("\n", " ", ";\n", " -- note: T\n", " --[[ x :: T\n type A = B ]] ", " --[==[ ]] ]==] "))
 
     def statement(self, depth: int) -> None:
-        kinds = ["assign", "local", "alias", "call", "field"]
-        if depth > 0:
-            kinds += ["if", "for", "in", "while", "repeat", "function", "do", "goto", "back"]
-        getattr(self, "write_" + self.pick(*kinds))(depth)
+        kinds = SIMPLE + (NESTED if depth > 0 else ())
+        kind = self.pick(*kinds)
+        self.seen.add(kind)
+        getattr(self, "write_" + kind)(depth)
 
     def expression(self, depth: int = 2) -> None:
-        match self.pick(*range(8)) if depth else self.pick(0, 1):
+        match self.pick(*range(15)) if depth else self.pick(0, 1):
             case 0:
                 self.put(str(self.pick(1, 2, 7, "0x1F", "3 // 2", "5 % 3", "1 << 2", "~1")))
             case 1:
@@ -128,6 +158,45 @@ class Writer:
                 self.put("tbl")
                 self.note(self.pick("!", ""))
                 self.put(".n")
+            case 7:
+                self.seen.add("integer division")
+                self.expression(depth - 1)
+                self.put(self.pick(" // 3", "//2", " % 7", " >> 1", " << 2"))
+            case 8:
+                self.seen.add("method call")
+                self.put("tbl:get(")
+                self.expression(depth - 1)
+                self.note(self.pick("!", "", " :: " + self.type(1)))
+                self.put(", 'as T')")
+            case 9:
+                self.seen.add("long string")
+                self.put("#" + self.pick("[[ : T\n -- ]]", "[==[ ]] :: ]==]", "'\\z\n  x'", '"a\\n: T"'))
+            case 10:
+                self.seen.add("varargs")
+                self.put(f"select('#', {'...' if self.varargs else 'id()'})")
+            case 11:
+                self.seen.add("inline function")
+                self.put("(function(p")
+                self.maybe_note(": ")
+                self.put(")")
+                self.maybe_note(": ")
+                self.put(" return ")
+                self.put(self.pick("p", "p + a", "tbl.n"))
+                self.put(" end)(")
+                self.expression(depth - 1)
+                self.put(")")
+            case 12:
+                self.put("tbl.list[")
+                self.expression(depth - 1)
+                self.put(" % 3 + 1]")
+            case 13:
+                self.put("(")
+                self.condition()
+                self.put(self.pick(" and ", " or "))
+                self.put("nil or ")
+                self.expression(depth - 1)
+                self.put(") and ")
+                self.put(self.pick("1", "tbl.inner.n"))
             case _:
                 self.put("- ")
                 self.expression(depth - 1)
@@ -154,6 +223,35 @@ class Writer:
         self.put(" = ")
         self.expression()
 
+    def write_two(self, depth: int) -> None:
+        self.put("a, tbl.inner.n = ")
+        self.expression(1)
+        self.put(", ")
+        self.expression(1)
+
+    def write_close(self, depth: int) -> None:
+        self.put("do local c <close>")
+        self.maybe_note(": ")
+        self.put(" = closer a = a + closed end")
+
+    def write_attribute_behind_the_type(self, depth: int) -> None:
+        self.put("local k")
+        self.maybe_note(": ")
+        self.put(self.pick(" <const>", " <close>"))
+        self.put(" = nil")
+
+    def write_method(self, depth: int) -> None:
+        self.put("tbl:get(")
+        self.expression(1)
+        self.put(")")
+
+    def write_protected(self, depth: int) -> None:
+        self.put("b = select('#', pcall(function(...")
+        self.maybe_note(": ")
+        self.put(") ")
+        self.put(self.pick("error(...)", "return ..., 1", "return id(...)", "local x = nil .. a"))
+        self.put(" end, 7))")
+
     def write_alias(self, depth: int) -> None:
         self.note(f"{self.pick('', 'export ')}type Alias{self.pick('', '<T>', '<K, V: T>')} = {self.type(2)}")
         self.put(" ")
@@ -169,6 +267,11 @@ class Writer:
         self.put(" then\n")
         self.block(depth - 1, 1)
         if self.pick(True, False):
+            self.put(" elseif ")
+            self.condition()
+            self.put(" then ")
+            self.block(depth - 1, 1)
+        if self.pick(True, False):
             self.put(" else ")
             self.block(depth - 1, 1)
         self.put(" end")
@@ -176,7 +279,7 @@ class Writer:
     def write_for(self, depth: int) -> None:
         self.put("for i")
         self.maybe_note(": ")
-        self.put(" = 1, 3 do ")
+        self.put(self.pick(" = 1, 3 do ", " = 3, 1, -1 do ", " = 1.0, 2, 0.5 do "))
         self.block(depth - 1, 1)
         self.put(" end")
 
@@ -197,10 +300,12 @@ class Writer:
     def write_repeat(self, depth: int) -> None:
         self.put("do local w = 0 repeat w = w + 1 ")
         self.block(depth - 1, 1)
-        self.put(" until w >= 2 end")
+        self.put(self.pick(" until w >= 2 end", " local e <const> = w until e >= 2 end"))
 
     def write_function(self, depth: int) -> None:
-        self.put(self.pick("local function f", "tbl.f = function"))
+        name = self.name("f")
+        self.put(self.pick(f"local function {name}", f"local {name} {name} = function", f"function tbl.inner:{name}"))
+        called = name if "tbl" not in self.plain[-1] else f"tbl.inner:{name}"
         self.note(self.pick("", "<T>", "<T: User, U>"))
         self.put("(p")
         self.note(self.pick("", "?"))
@@ -210,8 +315,45 @@ class Writer:
         self.put(")")
         self.maybe_note(": ")
         self.put(" ")
+        outer, self.varargs = self.varargs, True
         self.block(depth - 1, 1)
-        self.put(" end")
+        self.varargs = outer
+        self.put(self.pick(" ", " do return p, ... end ", " if p == 1 then return end "))
+        self.put(f" end {called}(")
+        self.expression(1)
+        self.put(self.pick(")", ", 2, nil)", ", id(1, 2))"))
+
+    def write_fixed(self, depth: int) -> None:
+        """A function without varargs, and one that closes over a loop's variable."""
+        name = self.name("g")
+        self.put(f"local {name} for i = 1, 2 do local function h(")
+        self.put(self.pick("", "p, q"))
+        self.put(")")
+        self.maybe_note(": ")
+        outer, self.varargs = self.varargs, False
+        self.put(" a = a + i ")
+        self.block(depth - 1, 1)
+        self.varargs = outer
+        self.put(f" end {name} = h end {name}(1)")
+
+    def write_recursion(self, depth: int) -> None:
+        name = self.name("r")
+        self.put(f"local function {name}(n")
+        self.maybe_note(": ")
+        outer, self.varargs = self.varargs, False
+        self.put(") if n > 0 then ")
+        self.block(0, 1)
+        self.varargs = outer
+        self.put(self.pick(f" return {name}(n - 1)", f" {name}(n - 1)"))
+        self.put(f" end end {name}(3)")
+
+    def write_out(self, depth: int) -> None:
+        """A goto, or a break, that leaves nested loops."""
+        label = self.name("out")
+        self.put("for i = 1, 2 do while true do ")
+        self.block(depth - 1, 1)
+        self.put(self.pick(f" goto {label}", " do break end"))
+        self.put(f" end end ::{label}::")
 
     def write_do(self, depth: int) -> None:
         self.put("do ")
@@ -229,6 +371,14 @@ class Writer:
         self.put(f"do local w = 0 ::{label}:: w = w + 1 do ")
         self.block(depth - 1, 1)
         self.put(f" end if w < 3 then goto {label} end end")
+
+
+SIMPLE = (
+    "assign", "local", "alias", "call", "field", "two", "close", "attribute_behind_the_type", "method", "protected"
+)  # fmt: skip
+NESTED = (
+    "if", "for", "in", "while", "repeat", "function", "fixed", "recursion", "out", "do", "goto", "back"
+)  # fmt: skip
 
 
 @st.composite
@@ -252,6 +402,20 @@ def test_nothing_but_types_is_erased_and_no_line_moves(program: tuple[str, str])
     # an erased cast or alias before a parenthesis leaves a semicolon
     assert without_points(text).replace(";", " ") == plain.replace(";", " ")
     assert LOAD(text.encode()) == b""
+
+
+def test_the_programs_have_every_kind_of_piece() -> None:
+    seen: set[str] = set()
+
+    @given(st.data())
+    @settings(max_examples=150, deadline=None, database=None)
+    def collect(data: st.DataObject) -> None:
+        writer = Writer(data.draw)
+        writer.program()
+        seen.update(writer.seen)
+
+    collect()
+    assert seen >= {*SIMPLE, *NESTED, "integer division", "method call", "long string", "varargs", "inline function"}
 
 
 @given(programs(), st.integers(0, 5))

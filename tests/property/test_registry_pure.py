@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.registry import Changeset, Entry, Origin, RegistryState, build_delta, creation_order, references
-from cluster.registry.changeset import Fold
+from cluster.registry.changeset import Fold, Mark
 from cluster.registry.overlay import merge
-from cluster.registry.value import canonical, flaw, parse, same
+from cluster.registry.value import canonical, canonical_list, flaw, outweighs, parse, parse_list, same
 
 text = st.text('ab\u00e9\u65e5\n"\\', max_size=4)
 scalars = (
@@ -67,7 +67,7 @@ def test_the_stored_forms_lose_nothing(
     before: list[Entry], after: list[Entry], id: str, mapping: dict[str, Any]
 ) -> None:
     delta = build_delta(before, after)
-    changes = Changeset((*delta.operations, Fold(id, mapping, 5)))
+    changes = Changeset((*delta.operations, Fold(id, mapping, 5), Mark(id, True), Mark("a:z", False)))
     assert canonical(changes.payload().decode()) == canonical(Changeset.parse(changes.payload()).payload().decode())
     state = RegistryState.of(before, 0).advance(changes, 1)
     assert same_states(RegistryState.parse(state.payload()), state)
@@ -127,3 +127,20 @@ def test_the_order_holds_everything_once_and_used_before_user_unless_in_a_cycle(
     for user, used in needs.items():
         for each in used:
             assert order.index(each) < order.index(user) or reaches(each, user)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(values, max_size=4), st.dictionaries(st.sampled_from(["m", "n"]), values))
+def test_a_list_made_and_read_item_by_item_is_the_same_json(items: list[Any], others: dict[str, Any]) -> None:
+    whole = {"items": items} | {f"l{key}": value for key, value in others.items()}
+    raw = canonical_list("items", items, {key: value for key, value in whole.items() if key != "items"})
+    assert raw == canonical(whole)
+    assert same(parse_list(raw, "items"), whole)
+    assert same(parse_list(b" " + raw, "items"), whole), "another form is read in one go"
+
+
+@settings(max_examples=60, deadline=None)
+@given(values)
+def test_weighing_is_about_the_length_of_the_json(value: Any) -> None:
+    assert outweighs([value], len(canonical(value)) // 8 - 1)
+    assert not outweighs([value], 20 * len(canonical(value)))

@@ -108,7 +108,7 @@ async def trouble(etcd: MemoryEtcd, rng: Random, tasks: list[asyncio.Task[None]]
             case "kill":
                 rng.choice(tasks).cancel()
             case "collect":
-                await collect(etcd, KEYS, keep_versions=1000)  # type: ignore[arg-type]
+                await collect(etcd, KEYS)  # type: ignore[arg-type]
 
 
 async def play(seed: int, faults: Faults) -> None:
@@ -181,7 +181,7 @@ def check_overlays(etcd: MemoryEtcd, node: Node) -> None:
 async def check_garbage(etcd: MemoryEtcd) -> None:
     for lease in list(etcd.leases):
         etcd.expire(lease)
-    await collect(etcd, KEYS, keep_versions=1000)  # type: ignore[arg-type]
+    await collect(etcd, KEYS)  # type: ignore[arg-type]
     named = {
         json.loads(kv.value)["u"] for key, kv in etcd.kvs.items() if key.startswith((KEYS.changes, KEYS.snapshots))
     }

@@ -47,6 +47,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._instant.now
 
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+        """Work for a thread is done at once: it takes no virtual time."""
+        done: asyncio.Future[T] = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - it is handed on
+            done.set_exception(error)
+        return done
+
 
 def run_virtually(main: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
@@ -81,10 +90,18 @@ class MemoryEtcd:
         await self._travel()
         return found
 
-    async def range(self, prefix: str, *, revision: int = 0, keys_only: bool = False, **_: Any) -> Range:
+    async def range(
+        self,
+        prefix: str,
+        *,
+        revision: int = 0,
+        keys_only: bool = False,
+        exact_range: tuple[str, str] | None = None,
+    ) -> Range:
         await self._travel()
         at = revision or self.revision
-        kvs = [kv for key, kv in sorted(self._at(at).items()) if key.startswith(prefix)]
+        first, end = exact_range or (prefix, prefix + "\U0010ffff")
+        kvs = [kv for key, kv in sorted(self._at(at).items()) if first <= key < end]
         await self._travel()
         return Range(kvs, at)
 
@@ -210,6 +227,9 @@ class MemoryEtcd:
 
     def join(self, watch: MemoryWatch) -> None:
         self._watches.append(watch)
+
+    def part(self, watch: MemoryWatch) -> None:
+        self._watches.remove(watch)
 
 
 class MemoryWatch:

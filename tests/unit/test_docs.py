@@ -28,7 +28,7 @@ PROSE = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
     *sorted(DOCS.glob("*.md")),
-    *sorted((ROOT / "examples").glob("*/*.md")),
+    *sorted((ROOT / "examples").glob("**/*.md")),
 ]
 
 

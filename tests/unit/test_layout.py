@@ -49,7 +49,7 @@ def test_the_environment_is_read_by_settings_only(path: Path) -> None:
     assert not read or name_of(path) in ALLOWED_ENVIRONMENT
 
 
-ALLOWED_ENVIRONMENT = frozenset({"cluster/guardian.py", "node/parts.py"})
+ALLOWED_ENVIRONMENT = frozenset({"cluster/guardian.py", "node/assembly.py"})
 """One starts servers in a copy of it, the other hands it to ``env.storage.os``: neither is configured by it."""
 
 

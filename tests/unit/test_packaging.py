@@ -75,6 +75,15 @@ class TestConstraints:
         assert not unpinned
 
 
+def test_every_file_of_a_bundled_module_is_part_of_the_package() -> None:
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = configuration["tool"]["setuptools"]["package-data"]["node"]
+    packaged = {path for pattern in patterns for path in (ROOT / "node").glob(pattern)}
+    bundled = {path for path in (ROOT / "node" / "bundled").rglob("*") if path.is_file()}
+    assert bundled
+    assert bundled <= packaged
+
+
 def is_installed(name: str) -> bool:
     try:
         metadata.distribution(name)

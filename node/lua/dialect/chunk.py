@@ -4,8 +4,9 @@
 the two locals the points count with, on the first line; ``__w_yield`` is a global that the
 VM provides and that returns how many points the next turn may pass.
 
-A ``type`` name used as a value becomes a local on the statement's line, made by the VM's
-``__w_type``; a name that only annotates leaves nothing behind.
+The names of ``type`` statements that the chunk also reads as variables are told to the VM's
+``__w_type`` before anything else runs: it makes them globals of the chunk. A name that only
+annotates leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from dataclasses import dataclass
 from node.lua.dialect.grammar import Grammar
 from node.lua.dialect.tokens import EOF, NAME, STRING, Tokens
 
-PROLOGUE = "local __w_b,__w_y=0,__w_yield "
+PROLOGUE = "local __w_b,__w_y=0,__w_yield;"
 
 # Lua allows 200 locals in a function. A chunk that may come near keeps the pass's own two outside of it.
 _PLAIN_LOCALS = 190
-_WRAP, _UNWRAP = PROLOGUE + "return(function(...) ", " end)(...)"
+_WRAP, _UNWRAP = "return(function(...) ", " end)(...)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,11 @@ def analyse(source: str, chunk: str) -> Chunk:
     requires = _requires(tokens)
     grammar = Grammar(tokens)
     grammar.read()
-    if grammar.most_locals + len(grammar.aliases) <= _PLAIN_LOCALS:
-        _settle_aliases(grammar)
-        return Chunk(PROLOGUE + tokens.join(), requires)
+    prologue = PROLOGUE + _types_read(grammar)
+    if grammar.most_locals <= _PLAIN_LOCALS:
+        return Chunk(prologue + tokens.join(), requires)
     tokens.texts[tokens.kinds.index(EOF) - 1] += _UNWRAP  # not behind it: the chunk may end in a comment
-    return Chunk(_WRAP + tokens.join(), requires)
+    return Chunk(prologue + _WRAP + tokens.join(), requires)
 
 
 def _requires(tokens: Tokens) -> dict[str, int]:
@@ -70,24 +71,20 @@ def _content(literal: str) -> str:
     return literal[opener:-opener].removeprefix("\r").removeprefix("\n")
 
 
-def _settle_aliases(grammar: Grammar) -> None:
-    """Give each type name that is used as a value its local; the room for them was checked by the caller."""
-    names = {name for _, name in grammar.aliases}
-    used = {name for name in names if _is_value(grammar, name)}
-    for at, name in grammar.aliases:
-        if name in used:
-            grammar.texts[at] = f'local {name}=__w_type"{name}";'
-
-
-def _is_value(grammar: Grammar, name: str) -> bool:
-    """Whether the chunk reads ``name`` as a variable and binds it nowhere to a value of its own."""
-    kinds = grammar.kinds
-    read = False
-    for at in _places(grammar.tokens, name):
-        if at in grammar.bound:
-            return False
-        read = read or not (at in grammar.keys or (at and kinds[at - 1] in (".", ":", "::", "goto")))
-    return read
+def _types_read(grammar: Grammar) -> str:
+    """The call that gives the VM each type name the chunk reads as a variable and gives no value of its own."""
+    aliases, kinds = grammar.aliases, grammar.kinds
+    if not aliases:
+        return ""
+    read: set[str] = set()
+    own: set[str] = set()
+    for at in [at for at, text in enumerate(grammar.texts) if text in aliases]:
+        if at in grammar.assigned:
+            own.add(grammar.texts[at])
+        elif not (at in grammar.bound or at in grammar.keys or (at and kinds[at - 1] in (".", ":", "::", "goto"))):
+            read.add(grammar.texts[at])
+    names = ",".join(f'"{name}"' for name in sorted(read - own))
+    return f"__w_type(_ENV,{{{names}}});" if names else ""
 
 
 def _places(tokens: Tokens, name: str) -> Iterator[int]:

@@ -37,9 +37,10 @@ class Grammar(TypeGrammar):
     def __init__(self, tokens: Tokens) -> None:
         super().__init__(tokens)
         self.most_locals = 0  # an upper bound for every function of the chunk
-        self.bound: set[int] = set()  # tokens that name a local, a parameter or a function
+        self.bound: set[int] = set()  # tokens that name a new local or a parameter
+        self.assigned: set[int] = set()  # tokens that name a variable which is given a value
         self.keys: set[int] = set()  # tokens that name a field in a table constructor
-        self.aliases: list[tuple[int, str]] = []  # of each type statement: its first token and its name
+        self.aliases: set[str] = set()  # the names of the type statements
         self._locals = 0  # of the function being read
         self._labels: set[str] = set()
         self._targets: set[str] | None = None
@@ -206,7 +207,7 @@ class Grammar(TypeGrammar):
         opened = at
         at = self.expect(at + 1, NAME, "the name of the function")
         if kinds[at] not in (".", ":"):
-            self.bound.add(opened + 1)
+            self.assigned.add(opened + 1)
         while kinds[at] == ".":
             at = self.expect(at + 1, NAME, "a name after '.'")
         if kinds[at] == ":":
@@ -235,7 +236,7 @@ class Grammar(TypeGrammar):
 
     def _type_statement(self, at: int, named: int, depth: int) -> int:
         kinds = self.kinds
-        self.aliases.append((at, self.texts[named]))
+        self.aliases.add(self.texts[named])
         after = named + 1
         if kinds[after] == "<":
             after = self.type_parameters(after, depth + 1)
@@ -284,7 +285,7 @@ class Grammar(TypeGrammar):
         if self._is_call(at, after) or self._is_group(at, after):
             self._refuse(after, "can't assign to a call or to an expression in parentheses")
         if after == at + 1:
-            self.bound.add(at)
+            self.assigned.add(at)
 
     # expressions
 

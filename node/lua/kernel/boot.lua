@@ -11,7 +11,7 @@ for name, value in pairs(_G) do
         base[name] = value
     end
 end
-local K = { config = config, parts = {}, rawmeta = debug.getmetatable }
+local K = { config = config, parts = {}, rawmeta = debug.getmetatable, rawerror = error }
 for i = 1, #files do
     local name = files[i][1]
     local chunk, problem = load(files[i][2], "=kernel/" .. name, "t", base)
@@ -19,9 +19,11 @@ for i = 1, #files do
         error("kernel file " .. name .. ": " .. problem, 0)
     end
     K.parts[name] = chunk(K)
+    base.error = K.errors.raise
 end
 K.libraries.lock_strings()
 K.sandbox.start(modules)
+K.memory.start()
 local clear, names = rawset, {}
 for name in next, _G do
     names[#names + 1] = name
@@ -30,4 +32,4 @@ local globals = _G
 for i = 1, #names do
     clear(globals, names[i], nil)
 end
-return K.intake.feed, K.step, K.operations.collect, K.memory.recover, K.memory.check
+return K.intake.feed, K.step, K.operations.collect, K.memory.recover, K.memory.relieve, K.limits.change

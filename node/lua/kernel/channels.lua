@@ -15,6 +15,7 @@ local isyieldable, yield, WAIT = coroutine.isyieldable, coroutine.yield, turns.W
 local rawmeta = debug.getmetatable
 local error, rawget, setmetatable, type = error, rawget, setmetatable, type
 
+local VALUE = 1 -- of a message (mailbox.lua)
 local methods = {}
 local CASE = {} -- marks the metatable of a send case
 local rotation = 0
@@ -39,7 +40,7 @@ end
 local function next_waiter(state, side, rest)
     local list = state[rest]
     if not list then
-        state[side] = nil
+        state[side] = false
         return
     end
     local waiter = list[list.first]
@@ -100,7 +101,7 @@ local function hand_over(state, value, ok)
         if state.receivers then
             next_waiter(state, "receiver", "receivers")
         else
-            state.receiver = nil
+            state.receiver = false
         end
         ready(receiver, value, ok)
     else
@@ -142,7 +143,7 @@ local function take(state)
     if owner then
         owner.mail = owner.mail - 1
         if state.raw then
-            return K.mailbox.raw(value)
+            return value[VALUE]
         end
     end
     return value
@@ -338,8 +339,8 @@ local function open(capacity)
         first = 1,
         last = 0,
         closed = false,
-        receiver = nil,
-        sender = nil,
+        receiver = false,
+        sender = false,
     }
     return setmetatable(channel, state), state
 end
@@ -372,6 +373,7 @@ local function new(size)
 end
 
 K.channels = {
+    methods = methods,
     api = { new = new, select = select },
     open = open,
     open_fed = open_fed,

@@ -7,7 +7,10 @@
 local K = ...
 local errors, turns, operations = K.errors, K.turns, K.operations
 local ready, yield, WAIT = turns.ready, coroutine.yield, turns.WAIT
-local format, load, match, next, pairs = string.format, load, string.match, next, pairs
+local format, load, match, next, pairs, sub = string.format, load, string.match, next, pairs, string.sub
+local sort, unpack = table.sort, table.unpack
+
+local LONGEST_NAME = 59 -- Lua cuts the end off longer names of chunks; here they lose their beginning
 
 local cached = {} -- id -> code
 local fetching = {} -- id -> {waiting threads, stale}
@@ -15,7 +18,7 @@ local fetching = {} -- id -> {waiting threads, stale}
 -- The function that opens the chunk in an environment. The text must be a whole chunk by itself
 -- before it is put into a function, else it could end that function early.
 local function compile(id, source)
-    local name = "=" .. id
+    local name = #id <= LONGEST_NAME and "=" .. id or "=..." .. sub(id, 4 - LONGEST_NAME)
     local chunk, problem = load(source, name, "t", {})
     if not chunk then
         return nil, problem
@@ -51,6 +54,7 @@ local function from_package(package)
         imports = package.imports or {},
         linked = {},
         version = package.version or 0,
+        stale = false,
         context = package.context,
         complete = false,
     }
@@ -133,6 +137,9 @@ local function get(id)
         if not err then
             err = complete(code, {})
         end
+        if not err and code.stale then -- what it imports may be newer than itself
+            err = errors.new("Unavailable", id .. " changed while it was being read; try again", true)
+        end
         if not err then
             code.complete = true
             return code
@@ -148,7 +155,45 @@ local function at_hand(id)
     return code and code.complete and code or nil
 end
 
--- Forget ``ids`` and whatever imports them. Returns the set of all that was forgotten.
+-- Which code ``ids`` matter to: gives a function that returns the ids a code is made of that are
+-- among them or import them, through libraries of libraries too, in order; nil when there are none.
+local function affected_by(ids)
+    local changed, touched, known = to_set(ids), {}, {}
+    local function is_touched(code)
+        if touched[code] == nil then
+            touched[code] = changed[code.id] == true
+            for _, imported in next, code.linked do
+                if is_touched(imported) then
+                    touched[code] = true
+                end
+            end
+        end
+        return touched[code]
+    end
+    local function collect(code, found)
+        if touched[code] and not found[code.id] then
+            found[code.id] = true
+            found[#found + 1] = code.id
+            for _, imported in next, code.linked do
+                collect(imported, found)
+            end
+        end
+    end
+    return function(code)
+        if known[code] == nil then
+            known[code] = false
+            if is_touched(code) then
+                local found = {}
+                collect(code, found)
+                known[code] = { unpack(found) }
+                sort(known[code])
+            end
+        end
+        return known[code] or nil
+    end
+end
+
+-- Forget ``ids`` and whatever imports them. What was made of them is stale from now on.
 local function forget(ids)
     local gone = to_set(ids)
     local more = true
@@ -165,12 +210,14 @@ local function forget(ids)
         end
     end
     for id in next, gone do
+        if cached[id] then
+            cached[id].stale = true
+        end
         cached[id] = nil
         if fetching[id] then
             fetching[id].stale = true
         end
     end
-    return gone
 end
 
-K.code = { get = get, at_hand = at_hand, forget = forget, built_in = built_in }
+K.code = { get = get, at_hand = at_hand, affected_by = affected_by, forget = forget, built_in = built_in }

@@ -7,7 +7,9 @@ local codec, errors, mailbox, operations, processes, signals, values =
     K.codec, K.errors, K.mailbox, K.operations, K.processes, K.signals, K.values
 local turns = K.turns
 local by_pid, config = processes.by_pid, K.config
-local copy, deliver, put = values.copy, mailbox.deliver, operations.put
+local congestion = K.congestion
+local copy_message, copy_table, ENTRIES = values.copy_message, values.copy_table, values.ENTRIES
+local deliver, put = mailbox.deliver, operations.put
 local byte, error, format, select, type = string.byte, error, string.format, select, type
 
 local BRACE, AT = byte("{"), byte("@")
@@ -33,7 +35,7 @@ end
 
 local function check_topic(topic)
     if type(topic) ~= "string" then
-        error("bad argument #2 to 'send' (string expected, got " .. type(topic) .. ")", 4)
+        error("bad argument #2 to 'send' (string expected, got " .. type(topic) .. ")", 3)
     elseif topic == "" or byte(topic) == AT then
         return errors.new("Invalid", format("topic %q: expected a name that doesn't begin with '@'", topic), false)
     end
@@ -77,16 +79,35 @@ local function is_pid(text)
     return text:find("^{[^@|]+@[^|]+|%w+%-%w+}$") ~= nil
 end
 
+-- A message found no room in the mailbox of ``process``. Its host says whether that ends the process.
 local function full(process)
     process.counts.refused = process.counts.refused + 1
     dead_letters.full = dead_letters.full + 1
+    K.limits.hit("mailbox_size")
+    local details = { reason = "mailbox_full", pid = process.pid, limit = process.limit }
     local text = format("mailbox of %s is full (%d messages)", process.pid, process.limit)
-    return nil, errors.new("RateLimited", text, true)
+    if config.mailbox_policy == "kill" and not K.memory.short then
+        text = text .. ", so it was killed"
+        processes.kill(process, "mailbox", errors.new("RateLimited", "killed: mailbox"))
+        local thread = turns.current
+        if thread and thread.process == process then
+            turns.abandon()
+        end
+    elseif K.memory.short then
+        text = text .. ": its host is short of memory"
+    end
+    return nil, errors.new("RateLimited", text, true, details)
 end
 
 
 local function invalid_payload(problem)
     return nil, errors.new("Invalid", "message can't be sent: " .. problem, false)
+end
+
+-- [47]: these are the nodes of the cluster.
+local function nodes_changed(nodes)
+    signals.nodes_are(nodes)
+    outside, outside_count = {}, 0
 end
 
 -- Whether a PID is one of another VM. Returns an error object when not.
@@ -98,6 +119,10 @@ local function check_outside(pid)
         return signals.no_process(pid)
     elseif not is_pid(pid) then
         return errors.new("Invalid", format("expected a PID like {node@ns:host|1-2a} or a name, got %q", pid), false)
+    end
+    local err = signals.no_node(pid)
+    if err then
+        return err
     end
     if outside_count >= KNOWN then
         outside, outside_count = {}, 0
@@ -118,16 +143,35 @@ local function send_out(sender, pid, topic, name, revision, list)
         local _, problem = values.copy_list(list.n, list)
         return invalid_payload(problem and problem[errors.MESSAGE] or "not plain data")
     elseif #text > config.max_message then
+        K.limits.hit("max_message")
         text = format("message of %d bytes is over the limit of %d bytes", #text, config.max_message)
         return nil, errors.new("Invalid", text .. "; send a reference or split it", false)
     end
-    sender.counts.sent = sender.counts.sent + 1
+    sender.sent = sender.sent + 1
     operations.put_text(text)
     return true
 end
 
--- Several payloads, or none, or a process elsewhere.
-local function send_other(sender, destination, topic, count, ...)
+-- What a message of ``count`` payloads brings: the payload, the list of several, or nothing.
+local function brought(count, list)
+    if count == 1 then
+        return list[1]
+    end
+    return count > 1 and list or nil
+end
+
+-- Several payloads, or none, or a process elsewhere, or a topic seen for the first time.
+local send_other
+function send_other(destination, topic, count, ...)
+    if type(destination) ~= "string" then
+        error("bad argument #1 to 'send' (string expected, got " .. type(destination) .. ")", 2)
+    elseif not topics[topic] then
+        local err = check_topic(topic)
+        if err then
+            return nil, err
+        end
+    end
+    local sender = turns.current.process
     local pid, name, revision = resolve(destination)
     if not pid then
         dead_letters.noproc = dead_letters.noproc + 1
@@ -135,15 +179,23 @@ local function send_other(sender, destination, topic, count, ...)
     end
     local process = by_pid[pid]
     if not process then
+        if congestion.any then
+            local waited, err = congestion.wait(pid)
+            if err then
+                return nil, err
+            elseif waited then -- the name may have changed hands meanwhile
+                return send_other(destination, topic, count, ...)
+            end
+        end
         return send_out(sender, pid, topic, name, revision, { n = count, ... })
     end
-    local list, problem = values.copy_list(count, { ... })
+    local list, problem = values.copy_list(count, { ... }, copy_message)
     if not list then
         return invalid_payload(problem[errors.MESSAGE])
     end
-    sender.counts.sent = sender.counts.sent + 1
-    process.counts.received = process.counts.received + 1
-    if not deliver(process, topic, sender.pid, count, count == 1 and list[1] or count > 1 and list or nil) then
+    sender.sent = sender.sent + 1
+    process.received = process.received + 1
+    if not deliver(process, topic, sender.pid, count, brought(count, list)) then
         return full(process)
     end
     return true
@@ -158,40 +210,35 @@ local function send_startup(from, pid, messages)
         list.n = count
         if not process then
             put({ 1, pid, from, 0, topic, list, "", 0 }, 8, 6)
-        elseif not deliver(process, topic, from, count, count == 1 and list[1] or count > 1 and list or nil) then
+        elseif not deliver(process, topic, from, count, brought(count, list)) then
             return full(process)
         end
     end
     return true
 end
 
--- process.send. The first lines are the way of nearly every message: one payload to a PID in this VM.
+-- process.send. This is the way of nearly every message: one payload to a PID in this VM, on a known topic.
 local function send(destination, topic, ...)
     local process = by_pid[destination]
-    if not process and type(destination) ~= "string" then
-        error("bad argument #1 to 'send' (string expected, got " .. type(destination) .. ")", 2)
-    elseif not topics[topic] then
-        local err = check_topic(topic)
-        if err then
-            return nil, err
+    if not process or not topics[topic] or select("#", ...) ~= 1 then
+        return send_other(destination, topic, select("#", ...), ...)
+    end
+    local value = ...
+    local copied = type(value) == "table" and copy_table(value, 1, ENTRIES, config.max_message)
+    if not copied then
+        local problem
+        copied, problem = copy_message(value)
+        if problem then
+            return invalid_payload(problem)
         end
     end
     local sender = turns.current.process
-    if not process or select("#", ...) ~= 1 then
-        return send_other(sender, destination, topic, select("#", ...), ...)
+    sender.sent = sender.sent + 1
+    process.received = process.received + 1
+    if deliver(process, topic, sender.pid, 1, copied) then
+        return true
     end
-    local value, problem = copy((...))
-    if problem then
-        return invalid_payload(problem)
-    end
-    local counts = sender.counts
-    counts.sent = counts.sent + 1
-    counts = process.counts
-    counts.received = counts.received + 1
-    if not deliver(process, topic, sender.pid, 1, value) then
-        return full(process)
-    end
-    return true
+    return full(process)
 end
 
 -- MESSAGE from outside.
@@ -214,7 +261,7 @@ local function received(envelope)
         payloads.n = count
         value = payloads
     end
-    process.counts.received = process.counts.received + 1
+    process.received = process.received + 1
     if deliver(process, topic, from, count, value) then
         return operations.reply(envelope, operations.OK, true)
     end
@@ -229,6 +276,7 @@ K.delivery = {
     resolve = resolve,
     pid_of = pid_of,
     name_changed = name_changed,
+    nodes_changed = nodes_changed,
     names = names,
     dead_letters = dead_letters,
 }

@@ -3,7 +3,8 @@
 -- An error is a table whose contents sit at integer keys, so that err:kind() is a method and
 -- nothing else can be read by name. Its metatable is shared by all processes and locked.
 local K = ...
-local getinfo, rawmeta = debug.getinfo, debug.getmetatable
+local rawerror = K.rawerror
+local getinfo, getlocal, rawmeta, running = debug.getinfo, debug.getlocal, debug.getmetatable, coroutine.running
 local concat, find, setmetatable, tostring, type = table.concat, string.find, setmetatable, tostring, type
 
 local KIND, MESSAGE, RETRYABLE, DETAILS, FRAMES = 1, 2, 3, 4, 5
@@ -71,17 +72,25 @@ function meta.__concat(left, right)
     return tostring(left) .. tostring(right)
 end
 
+-- Whether a frame is code of an entry: not of C, the kernel or a module.
+local function is_users(info)
+    return info.currentline > 0 and not find(info.source, "^=kernel/") and not find(info.source, "^=module/")
+end
+
 -- The frames of user code from ``level`` upwards; of a dead coroutine when one is given.
 local function frames_of(level, co)
-    local frames, n = {}, 0
+    local frames, n, last = {}, 0, nil
     for at = level, level + DEEPEST_STACK do
         local info = co and getinfo(co, at, "Sln") or not co and getinfo(at, "Sln")
         if not info then
             break
         end
-        if info.what ~= "C" and not find(info.source, "^=kernel/") then
+        if is_users(info) then
             n = n + 1
             frames[n] = { source = info.short_src, line = info.currentline, name = info.name }
+            last = at
+        elseif last == at - 1 then
+            frames[n].name = nil -- what the kernel calls it is of no interest
         end
     end
     return frames
@@ -92,13 +101,56 @@ local function new(kind, message, retryable, details)
     return setmetatable({ kind, message, retryable, details }, meta)
 end
 
--- Where user code is at ``level``: "entry:line" or "".
-local function where(level)
-    local info = getinfo(level + 1, "Sl")
-    if info and info.currentline > 0 then
-        return info.short_src .. ":" .. info.currentline
+-- The first line of user code on the stack of ``co``, from ``level`` upwards; or nil.
+local function line_on(co, level)
+    local info = getinfo(co, level, "Sl")
+    while info do
+        if is_users(info) then
+            return info.short_src .. ":" .. info.currentline
+        end
+        level = level + 1
+        info = getinfo(co, level, "Sl")
     end
-    return ""
+    return nil
+end
+
+-- The line of the function the thread began with: what called it holds it in a local named f.
+local function first_line(co)
+    local level, name, value = 0, nil, nil
+    while getinfo(co, level, "l") do
+        local at = 1
+        name, value = getlocal(co, level, at)
+        while name and name ~= "f" do
+            at = at + 1
+            name, value = getlocal(co, level, at)
+        end
+        level = level + 1
+    end
+    if name and type(value) == "function" then
+        local info = getinfo(value, "S")
+        return info.short_src .. ":" .. info.linedefined
+    end
+    return nil
+end
+
+-- Where user code is at ``level``: "entry:line", or "" outside of any process. A tail call takes a frame away: then
+-- it is the nearest line that is left, at last that of the function the thread began with.
+local function where(level)
+    local line = line_on(running(), level + 1)
+    local thread = K.turns.current
+    if not line and thread then
+        line = line_on(thread.co, 0) or first_line(thread.co)
+    end
+    return line or ""
+end
+
+-- ``error`` as the kernel and the modules use it: its place is always one in user code.
+local function raise(message, level)
+    if level ~= 0 and type(message) == "string" then
+        local place = where((level or 1) + 1)
+        message = place ~= "" and place .. ": " .. message or message
+    end
+    rawerror(message, 0)
 end
 
 -- The error object for whatever a process raised. Never calls into user code (a __tostring may not return).
@@ -122,14 +174,14 @@ local function from_raised(raised, co)
     return err
 end
 
--- The error object for what a process returned as its second value.
+-- The error object for what a process returned as its second value: an error is an error object or a text.
 local function from_returned(value)
     if is_error(value) then
         return value
+    elseif type(value) == "string" then
+        return new(KINDS.UNKNOWN, value)
     end
-    local err = from_raised(value)
-    err[KIND] = KINDS.UNKNOWN
-    return err
+    return nil
 end
 
 -- As a map of plain values, as it crosses the boundary of the VM.
@@ -150,6 +202,7 @@ K.errors = {
     is_error = is_error,
     new = new,
     where = where,
+    raise = raise,
     frames_of = frames_of,
     from_raised = from_raised,
     from_returned = from_returned,

@@ -4,25 +4,25 @@
 -- no pcall swallows the raise. And what a thread hands the scheduler (a wait, a pre-emption)
 -- passes through the coroutines of the user up to it, and the answer back down.
 --
--- Nesting of pcall and resume is counted per thread and refused beyond DEEPEST: near the end of
+-- Nesting of pcall and resume is counted per thread and refused beyond a limit: near the end of
 -- the C stack a yield point could not do its work any more.
 local K = ...
-local turns = K.turns
+local config, limits, turns = K.config, K.limits, K.turns
 local WAIT, PREEMPT, KILLED, ENDED = turns.WAIT, turns.PREEMPT, turns.KILLED, turns.ENDED
 local rawpcall, rawxpcall = pcall, xpcall
 local create, resume, yield, status = coroutine.create, coroutine.resume, coroutine.yield, coroutine.status
 local isyieldable, running = coroutine.isyieldable, coroutine.running
 local error, setmetatable, type = error, setmetatable, type
 
-local DEEPEST = 60
 local OUT_OF_MEMORY = "not enough memory" -- the text Lua itself raises
 
 local depths = setmetatable({}, { __mode = "k" }) -- of suspended coroutines: how deep they are in pcalls
 
 local function descend(thread, name)
     local depth = thread.depth
-    if depth >= DEEPEST then
-        error(name .. " nested too deeply (limit " .. DEEPEST .. ")", 3)
+    if depth >= config.pcall_depth then
+        limits.hit("pcall_depth")
+        error(name .. " nested too deeply (limit " .. config.pcall_depth .. ")", 3)
     end
     thread.depth = depth + 1
 end

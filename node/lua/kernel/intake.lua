@@ -15,7 +15,7 @@ handlers[2] = spawning.received
 handlers[11] = spawning.received
 
 handlers[3] = function(item)
-    operations.replied(item[4], item[5], item[6])
+    operations.replied(item[2], item[4], item[5], item[6])
 end
 
 for kind = 4, 10 do
@@ -31,6 +31,14 @@ for kind = 4, 10 do
             signals.received[kind](process, envelope)
         end
     end
+end
+
+handlers[37] = function(item)
+    K.congestion.changed(item[2], item[3])
+end
+
+handlers[38] = function(item)
+    K.workers.go_elsewhere(item[2], item[3])
 end
 
 handlers[40] = function(item)
@@ -52,10 +60,12 @@ handlers[43] = function(item)
 end
 
 handlers[44] = function(item)
-    local gone = code.forget(item[2])
+    code.forget(item[2])
+    local sources_of = code.affected_by(item[2])
     for _, process in next, by_pid do
-        if process.upgradable and gone[process.entry] then
-            mailbox.outdated(process, item[2])
+        local sources = process.upgradable and sources_of(process.code)
+        if sources then
+            mailbox.outdated(process, sources)
         end
     end
 end
@@ -66,6 +76,10 @@ end
 
 handlers[46] = function(item)
     queries.answer(item[2], item[3], item[4])
+end
+
+handlers[47] = function(item)
+    delivery.nodes_changed(item[2])
 end
 
 handlers[48] = function(item)

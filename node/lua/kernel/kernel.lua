@@ -9,17 +9,18 @@ function K.complain(text)
 end
 
 -- Returns how many items leave the VM, when to call again (0 = at once, a time in ns, or nil = not
--- before something comes in), and how many processes live and can run.
+-- before something comes in), how many processes
+-- live and can run, and the last counter of a PID.
 local function step(now, wall, seconds)
     turns.begin_step(now, wall)
-    memory.check()
+    memory.watch()
     intake.take()
     timers.run()
     if processes.ending > 0 then
         processes.end_all()
     end
     local more = turns.run(seconds)
-    return operations.count(), more and 0 or timers.next_due(), processes.live, turns.length()
+    return operations.count(), more and 0 or timers.next_due(), processes.live, turns.length(), processes.last_counter()
 end
 
 K.step = step

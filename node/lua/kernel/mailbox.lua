@@ -67,45 +67,45 @@ local function route(process, topic)
     return listeners and listeners[topic] or process.inbox
 end
 
+-- A message waits: in the channel it is for, else until somebody subscribes.
 local function keep(process, state, message)
-    process.mail = process.mail + 1
     local arrived = process.arrived + 1
     process.arrived = arrived
+    process.mail = process.mail + 1
     message[ARRIVED] = arrived
     if state then
-        append(state, message)
-    else
-        local unclaimed = process.unclaimed
-        if not unclaimed then
-            unclaimed = { n = 0 }
-            process.unclaimed = unclaimed
-        end
-        unclaimed.n = unclaimed.n + 1
-        unclaimed[unclaimed.n] = message
+        local last = state.last + 1
+        state[last] = message
+        state.last = last
+        return
     end
+    local unclaimed = process.unclaimed
+    if not unclaimed then
+        unclaimed = { n = 0 }
+        process.unclaimed = unclaimed
+    end
+    unclaimed.n = unclaimed.n + 1
+    unclaimed[unclaimed.n] = message
 end
 
 -- Deliver to a live process. Returns false when its mailbox is full.
 local function deliver(process, topic, from, count, value)
     local listeners = process.listeners
     local state = listeners and listeners[topic] or process.inbox
-    local message = setmetatable({ value, topic, from, count, false }, message_meta)
     local receiver = state and state.receiver
-    if receiver then
-        if receiver.co and not state.raw and not state.receivers then -- as hand_over does it: nearly all messages come here
-            state.receiver = nil
-            ready(receiver, message, true)
-        elseif state.raw then
-            hand_over(state, value, true)
-        else
-            hand_over(state, message, true)
+    if not receiver then
+        if process.mail >= process.limit then
+            return false
         end
-        return true
+        keep(process, state, setmetatable({ value, topic, from, count, false }, message_meta))
+    elseif state.raw then
+        hand_over(state, value, true)
+    elseif receiver.co and not state.receivers then -- as hand_over does it
+        state.receiver = false
+        ready(receiver, setmetatable({ value, topic, from, count }, message_meta), true)
+    else
+        hand_over(state, setmetatable({ value, topic, from, count }, message_meta), true)
     end
-    if process.mail >= process.limit then
-        return false
-    end
-    keep(process, state, message)
     return true
 end
 
@@ -184,6 +184,7 @@ end
 local function topic_closed(state)
     local process = state.owner
     process.listeners[state.topic] = nil
+    process.topics = process.topics - 1
     process.holds = process.holds - 1
     sort_again(process, state)
 end
@@ -197,6 +198,12 @@ local function listen(process, topic, as_messages)
     end
     local state = listeners[topic]
     if not state then
+        if process.topics >= K.config.max_subscriptions then
+            K.limits.hit("max_subscriptions")
+            local text = "the process listens to " .. process.topics .. " topics already; raise max_subscriptions of its host"
+            error(K.errors.new("RateLimited", text, true), 0)
+        end
+        process.topics = process.topics + 1
         local _
         _, state = channels.open_fed()
         subscribed(state, process, topic_closed)
@@ -213,7 +220,7 @@ end
 -- End the subscription behind ``channel``. Returns whether it was one.
 local function unlisten(channel)
     local state = type(channel) == "table" and rawmeta(channel)
-    if not state or not rawget(state, "owner") or not rawget(state, "topic") then
+    if not state or not rawget(state, "owner") or not rawget(state, "topic") or state.closed then
         return false
     end
     channels.close(state)
@@ -281,9 +288,26 @@ local function outdated(process, sources)
         event = { kind = "pid.outdated", from = "", sources = {} }
         tell(process, event)
     end
-    for i = 1, #sources do
-        event.sources[#event.sources + 1] = sources[i]
+    local listed = {}
+    for i = 1, #event.sources do
+        listed[event.sources[i]] = true
     end
+    for i = 1, #sources do
+        if not listed[sources[i]] then
+            event.sources[#event.sources + 1] = sources[i]
+        end
+    end
+end
+
+-- The process starts over with the newest code: what it was told of older code and did not take is void.
+local function forget_outdated(process)
+    local kept = {}
+    for _, event in next, process.waiting_events or {} do
+        if event.kind ~= "pid.outdated" then
+            kept[#kept + 1] = event
+        end
+    end
+    process.waiting_events = #kept > 0 and kept or nil
 end
 
 -- All subscriptions end (the process starts over): what was not received waits again.
@@ -307,6 +331,7 @@ local function close_all(process)
 end
 
 K.mailbox = {
+    COUNT = COUNT,
     deliver = deliver,
     raw = raw,
     inbox = inbox,
@@ -315,6 +340,7 @@ K.mailbox = {
     events = events,
     tell = tell,
     outdated = outdated,
+    forget_outdated = forget_outdated,
     close_all = close_all,
     new_payload = new_payload,
     payload_meta = payload_meta,

@@ -1,92 +1,235 @@
 -- Memory: what happens when the VM runs out of it.
 --
--- Lua can't say how much a process holds, only how much the VM does. Beyond WATCH of the limit
--- each turn's growth is charged to its process. Beyond ENOUGH, if a full collection doesn't
--- help, the process that grew most since the watch began is killed; if that doesn't help
--- either, what it started goes too, and then the next. A process whose own allocation fails is
--- killed at once (guards.lua). All of these are guesses at the one at fault.
+-- At SOFT of the limit, if a full collection doesn't help, what each process holds is measured
+-- (weights.lua) and the one that holds most is killed, again and again until there is room. The
+-- walks are deepened in turns: the small ones end early, and as soon as one is left and known
+-- to be big enough, it is the one. All this runs between steps, without a limit, and takes at
+-- most LONGEST seconds and as much memory as WORK steps need (about 40 bytes each).
+--
+-- When nobody holds as much as SMALLEST of the limit, many small ones fill the VM and nobody
+-- is at fault: it is short of memory. Nothing new starts, and mailboxes take no more than ROOM
+-- messages or what they hold; senders and spawners get an error. That ends below EASY.
+-- Whoever allocates past the limit itself dies at once, small or big (guards.lua).
 local K = ...
-local errors, processes, turns = K.errors, K.processes, K.turns
-local collect = collectgarbage
-local next = next
+local config, errors, processes, turns, weights = K.config, K.errors, K.processes, K.turns, K.weights
+local clock, collect, next = os.clock, collectgarbage, next
 
-local WATCH, ENOUGH = 0.5, 0.85
-local ROUNDS = 8 -- of killing and collecting in one step
+local WATCH, EASY, SOFT, LAST = 0.5, 0.7, 0.8, 0.95
+local AGAIN = 0.05 -- of the limit: what must come in before it is worth collecting again
+local SMALLEST = 0.05
+local ROUNDS = 8
+local LONGEST = 1.0
+local FIRST, MOST, WORK = 2000, 100000, 4000000 -- of a walk in one go, and of all
+local ROOM = 16
+local SECOND = 1000000000
+local LOOK = SECOND // 2 -- between collections while the VM is short of memory
+local PAUSE = 20 -- times what measuring took, until it is done again meanwhile
+
+local memory = { short = false }
+local next_at, next_look, next_walk = 0, 0, 0
+local base = 0 -- bytes of the kernel itself
+
+local function used()
+    return collect("count") * 1024
+end
+
+local function forget(walk)
+    walk.seen, walk.places, walk.stack = nil, nil, nil
+end
+
+-- The processes, those first that were seen growing.
+local function in_order()
+    local growing, others = {}, {}
+    for _, process in next, processes.by_pid do
+        local list = process.grown and growing or others
+        list[#list + 1] = process
+    end
+    for i = 1, #others do
+        growing[#growing + 1] = others[i]
+    end
+    return growing
+end
+
+-- Walk a little through every process. Returns the walks that are not complete, those of processes of at
+-- least ``least`` bytes that are, and the bytes of all.
+local function first_round(least, deadline)
+    local held, holders = weights.held(), {}
+    local open, complete, sum = {}, {}, 0
+    local list = in_order()
+    for i = 1, #list do
+        local walk = weights.begin(list[i], held, holders)
+        walk.process = list[i]
+        if not weights.go_on(walk, FIRST) then
+            open[#open + 1] = walk
+        else
+            forget(walk)
+            local bytes = weights.bytes_of(walk)
+            sum = sum + bytes
+            if bytes >= least then
+                complete[#complete + 1] = walk
+            end
+        end
+        if i % 64 == 0 and clock() > deadline then
+            break
+        end
+    end
+    return open, complete, sum
+end
+
+local function largest(walks)
+    local found, most = nil, 0
+    for i = 1, #walks do
+        local bytes = weights.bytes_of(walks[i])
+        if bytes > most then
+            found, most = walks[i].process, bytes
+        end
+    end
+    return found, most
+end
+
+local function deepen(open, complete, budget, deadline)
+    local still, spent = {}, 0
+    for i = 1, #open do
+        local is_complete, work = false, 0
+        if clock() < deadline then
+            is_complete, work = weights.go_on(open[i], budget)
+        end
+        spent = spent + work
+        if is_complete then
+            forget(open[i])
+            complete[#complete + 1] = open[i]
+        else
+            still[#still + 1] = open[i]
+        end
+    end
+    return still, spent
+end
+
+-- Who was seen growing most, by at least ``least``.
+local function fastest(least)
+    local found, most = nil, least / 1024
+    for _, process in next, processes.by_pid do
+        if (process.grown or 0) >= most then
+            found, most = process, process.grown
+        end
+    end
+    return found
+end
+
+-- The process that holds most, nil when none holds ``least`` bytes. What no walk can see is charged to the one
+-- that was seen growing.
+local function heaviest(least)
+    local deadline = clock() + LONGEST
+    weights.separate()
+    local open, complete, sum = first_round(least, deadline)
+    local budget, spent = FIRST, 0
+    while #open > 0 and spent < WORK and clock() < deadline do
+        if #open == 1 then
+            local _, most = largest(complete)
+            local bytes = weights.bytes_of(open[1])
+            if bytes >= least and bytes > most then
+                break
+            end
+        end
+        budget = budget < MOST and budget * 2 or budget
+        local work
+        open, work = deepen(open, complete, budget, deadline)
+        spent = spent + work
+    end
+    weights.separate(true)
+    for i = 1, #open do
+        complete[#complete + 1] = open[i]
+    end
+    local found, most = largest(complete)
+    if found and most >= least then
+        return found
+    elseif used() - base - sum - most > 2 * least then
+        return fastest(least)
+    end
+    return nil
+end
 
 local function kill(process)
     processes.kill(process, "memory", errors.new("Unavailable", "killed: memory"))
 end
 
--- The process that grew most; when nobody was seen growing, the one that started the youngest.
-local function suspect()
-    local found, most, youngest = nil, 0, nil
+-- While the VM is short of memory its mailboxes take no more than they hold.
+local function set_short(short)
+    memory.short = short
     for _, process in next, processes.by_pid do
-        local grown = process.grown or 0
-        if grown > most then
-            found, most = process, grown
+        local limit = config.mailbox_limit
+        if short then
+            local held = process.mail > ROOM and process.mail or ROOM
+            limit = held < limit and held or limit
         end
-        if not youngest or process.number > youngest.number then
-            youngest = process
-        end
-    end
-    if found or not youngest then
-        return found
-    end
-    return processes.by_pid[youngest.parent] or youngest
-end
-
-local function kill_descendants(pid)
-    local gone, more = { [pid] = true }, true
-    while more do
-        more = false
-        for _, process in next, processes.by_pid do
-            if gone[process.parent] and not gone[process.pid] then
-                gone[process.pid], more = true, true
-            end
-        end
-    end
-    for descendant in next, gone do
-        local process = processes.by_pid[descendant]
-        if process then
-            kill(process)
-        end
+        process.limit = limit
     end
 end
 
-local function is_enough(limit)
+local function clean()
     processes.end_all()
     collect()
-    return collect("count") < limit * ENOUGH
+    return used()
 end
 
-local function make_room(limit)
-    for _ = 1, ROUNDS do
-        if is_enough(limit) then
-            break
+-- Kill those who hold most until there is room; ``held`` are the bytes in use. Returns what is in use then.
+local function make_room(limit, held)
+    local rounds = 0
+    while held >= limit * SOFT and rounds < ROUNDS do
+        local process = heaviest(limit * SMALLEST)
+        rounds = process and rounds + 1 or ROUNDS
+        if process then
+            kill(process)
+            process = nil -- or the collector would find it
         end
-        local process = suspect()
-        if not process then
-            break
-        end
-        local pid = process.pid
-        kill(process)
-        process = nil -- or the collector would find it
-        if not is_enough(limit) then
-            kill_descendants(pid)
-        end
+        held = clean()
     end
     for _, process in next, processes.by_pid do
         process.grown = nil
     end
+    return held
+end
+
+local function is_time(now, limit, before)
+    if memory.short then
+        return now >= next_look
+    end
+    return before >= next_at or before >= limit * LAST
+end
+
+-- Called before a step, without a memory limit, when more than SOFT is used or the VM is short. Returns whether
+-- it is short of memory.
+local function relieve(now)
+    local limit, before = config.max_memory, used()
+    if not is_time(now, limit, before) and processes.ending == 0 then
+        return memory.short
+    end
+    local began = clock()
+    local held = clean()
+    if held >= limit * SOFT and (not memory.short or now >= next_walk) then
+        held = make_room(limit, held)
+        next_walk = now + (clock() - began) * PAUSE * SECOND
+    end
+    next_at = held + limit * AGAIN
+    if next_at < limit * SOFT then
+        next_at = limit * SOFT
+    end
+    turns.crowded_at = next_at / 1024
+    next_look = now + LOOK
+    if held >= limit * SOFT then
+        set_short(true)
+    elseif memory.short and held < limit * EASY then
+        set_short(false)
+    end
+    return memory.short
 end
 
 -- Called at every step.
-local function check()
-    local limit = K.config.max_memory / 1024
-    local used = collect("count")
-    turns.weigh = used >= limit * WATCH
-    if used >= limit * ENOUGH then
-        make_room(limit)
+local function watch()
+    turns.weigh = used() >= config.max_memory * WATCH
+    if next_at == 0 then
+        next_at = config.max_memory * SOFT
+        turns.crowded_at = next_at / 1024
     end
 end
 
@@ -104,4 +247,16 @@ local function recover()
     collect()
 end
 
-K.memory = { check = check, recover = recover }
+-- Called once, when all of the kernel is there: it belongs to nobody.
+local function start()
+    weights.share(K)
+    base = used()
+end
+
+K.limits.on_change(function()
+    next_at = 0
+    set_short(memory.short)
+end)
+
+memory.start, memory.watch, memory.relieve, memory.recover = start, watch, relieve, recover
+K.memory = memory

@@ -47,6 +47,7 @@ end
 
 local function hold(process, set, number)
     process.holds = process.holds + 1
+    process.asked = process.asked + 1
     local numbers = process[set]
     if not numbers then
         numbers = {}
@@ -59,8 +60,19 @@ local function release(process, set, number)
     local numbers = process[set]
     if numbers then -- else the process ended and gave up all at once
         process.holds = process.holds - 1
+        process.asked = process.asked - 1
         numbers[number] = nil
     end
+end
+
+-- Why a process may not ask for more now, or nil.
+local function too_many(process)
+    if process.asked < K.config.max_waiting then
+        return nil
+    end
+    K.limits.hit("max_waiting")
+    local text = "the process waits for " .. process.asked .. " answers already; wait for some, or raise max_waiting of its host"
+    return errors.new("RateLimited", text, true)
 end
 
 -- Start an operation of the kernel itself: ``call(err, values)`` gets the answer.
@@ -118,13 +130,18 @@ local function call(module, name, ...)
     check_wait(module .. "." .. name)
     local thread = turns.current
     local process, number = thread.process, last_operation + 1
+    local problem = too_many(process)
+    if problem then
+        return nil, problem
+    end
     local arguments = { n = select("#", ...), ... }
-    local ok, problem = put_arguments({ 50, number, process.pid, process.entry, module, name, arguments }, module, name)
+    local ok
+    ok, problem = put_arguments({ 50, number, process.pid, process.entry, module, name, arguments }, module, name)
     if not ok then
         return nil, problem
     end
     last_operation = number
-    waiting[number] = { process = process, thread = thread }
+    waiting[number] = { process = process, thread = thread, module = module, name = name }
     hold(process, "operations", number)
     local err, answer = yield(WAIT)
     if err then
@@ -151,6 +168,10 @@ end
 -- Returns the channel and that number, or nil and an error object.
 local function stream(module, name, ...)
     local process = turns.current.process
+    local problem = too_many(process)
+    if problem then
+        return nil, problem
+    end
     last_stream = last_stream + 1
     local number = last_stream
     local channel, state = channels.open_fed()
@@ -225,13 +246,20 @@ end
 -- called as the answer comes in, before any later envelope is looked at, and also when the
 -- process has ended meanwhile. ``envelope[list]``: see ``put``.
 local function request(process, node, envelope, list, seconds, on_ok)
+    local problem = too_many(process)
+    if problem then
+        return 1, errors.to_map(problem)
+    end
     send_request(process, node, envelope, list, seconds, { thread = turns.current, on_ok = on_ok })
     return yield(WAIT)
 end
 
 -- REPLY. Nobody may wait any more: then it is for nobody.
-local function replied(reference, status, value)
-    request_done(reference, status, value)
+local function replied(to, reference, status, value)
+    local asked = requests[reference]
+    if asked and asked.process.pid == to then -- a former VM of this slot may have asked with the same number
+        request_done(reference, status, value)
+    end
 end
 
 -- The error object for a REPLY that is not OK.
@@ -282,6 +310,19 @@ local function take_back_all(process)
     process.operations, process.requests, process.streams = nil, nil, nil
 end
 
+-- Show ``look`` what waits for an answer or is fed: its process, and all that belongs to it.
+local function each(look)
+    for _, waiter in next, waiting do
+        look(waiter.process, waiter)
+    end
+    for _, asked in next, requests do
+        look(asked.process, asked)
+    end
+    for _, state in next, streams do
+        look(state.stream_of, state)
+    end
+end
+
 K.operations = {
     put = put,
     put_text = put_text,
@@ -301,6 +342,7 @@ K.operations = {
     reply = reply,
     node_gone = node_gone,
     take_back_all = take_back_all,
+    each = each,
     OK = OK,
     NOPROC = NOPROC,
     NOCONNECTION = NOCONNECTION,

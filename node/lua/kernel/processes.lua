@@ -22,7 +22,7 @@ local processes = { ending = 0, live = 0 }
 local by_pid = {}
 local ended = {} -- processes whose watchers have not been told yet
 local counters = {} -- entry -> counts
-local last_counter = config.slot
+local last_counter = config.counter -- of the PIDs this slot has seen
 local first_quantum = config.quantum < 256 and config.quantum or 256 -- grows as its points prove to be close
 
 local function base36(number)
@@ -37,6 +37,10 @@ end
 
 local pid_prefix = "{" .. config.node .. "@"
 local pid_incarnation = "|" .. base36(config.incarnation) .. "-"
+
+local function uniq(counter)
+    return base36(config.incarnation) .. "-" .. base36(counter)
+end
 
 local function next_pid(host)
     last_counter = last_counter + SLOTS
@@ -59,11 +63,17 @@ local function new_record(pid, entry, parent, context)
         code = entry,
         entry = entry.id,
         counts = counts_of(entry.id),
-        first = 1,
-        last = 0,
+        first = false,
+        last = false,
+        next = false,
         queued = false,
         holds = 0,
+        threads = 0,
+        sent = 0,
+        received = 0,
         armed = 0,
+        asked = 0,
+        topics = 0,
         mail = 0,
         arrived = 0,
         limit = config.mailbox_limit,
@@ -102,7 +112,12 @@ local function refusal()
     if processes.stopping then
         return errors.new("Unavailable", "host " .. config.host .. " is stopping: " .. processes.stopping, true)
     elseif processes.live >= config.max_processes then
+        K.limits.hit("max_processes")
         local text = "host " .. config.host .. " is at its limit of " .. config.max_processes .. " processes"
+        return errors.new("RateLimited", text, true)
+    elseif K.memory.short then
+        K.limits.hit("memory")
+        local text = "host " .. config.host .. " is short of memory; it starts nothing new until processes end"
         return errors.new("RateLimited", text, true)
     end
     return nil
@@ -143,18 +158,22 @@ local function finish(process, reason, value, err)
     end
     process.dead = true
     process.value, process.err = value, err
-    for i = process.first, process.last do
-        process[i] = nil
-    end
-    process.first, process.last = 1, 0
+    process.first, process.last = false, false -- it may still be in line itself
     by_pid[process.pid] = nil
     processes.live = processes.live - 1
     local counts = process.counts
     counts.live = counts.live - 1
+    counts.sent = counts.sent + process.sent
+    counts.received = counts.received + process.received
     counts.exits[reason] = (counts.exits[reason] or 0) + 1
     local count = processes.ending + 1
     ended[count] = process
     processes.ending = count
+    turns.urgent = true
+    if reason == "memory" then
+        K.limits.hit("memory") -- what follows of its end needs room: the next step begins with making some
+        turns.broken_off = true
+    end
 end
 
 -- A failure that nobody watches is told to the log: else it would leave no trace.
@@ -231,11 +250,13 @@ end
 
 -- A thread of the process returned.
 function processes.thread_ended(process, thread, value, err)
+    process.threads = process.threads - 1
     if thread ~= process.main then
         return
     end
-    if err ~= nil then
-        finish(process, "error", nil, errors.from_returned(err))
+    err = err ~= nil and errors.from_returned(err) or nil
+    if err then
+        finish(process, "error", nil, err)
     else
         finish(process, "normal", value, nil)
     end
@@ -249,9 +270,10 @@ end
 -- Let a new run of ``entry`` take the place of ``process``: same PID, watchers, names and mail.
 local function replace(process, entry, arguments)
     K.mailbox.close_all(process)
+    K.mailbox.forget_outdated(process)
     local fresh = new_record(process.pid, entry, process.parent, process.context)
     for _, name in next, {
-        "unclaimed", "waiting_events", "mail", "arrived", "watchers", "watching", "links", "named", "tracked",
+        "unclaimed", "waiting_events", "mail", "arrived", "sent", "received", "watchers", "watching", "links", "named", "tracked",
         "trap_links", "upgradable", "on_end", "is_call", "awaited",
     } do
         fresh[name] = process[name]
@@ -262,10 +284,10 @@ local function replace(process, entry, arguments)
         finish(called, "killed", nil, errors.new("Canceled", "the caller was upgraded", false))
     end
     if process.streamed then
-        operations.put({ 53, process.pid, process.entry, nil }, 4)
+        operations.put({ 58, process.pid }, 2)
     end
     process.dead = true
-    process.first, process.last = 1, 0
+    process.first, process.last = false, false
     process.counts.live = process.counts.live - 1
     processes.live = processes.live - 1
     start(fresh, arguments)
@@ -290,4 +312,6 @@ processes.kill = kill
 processes.replace = replace
 processes.run_in_kernel = run_in_kernel
 processes.next_pid = next_pid
+processes.uniq = uniq
+processes.last_counter = function() return last_counter end
 K.processes = processes

@@ -36,7 +36,7 @@ local trusted = setmetatable({}, { __index = libraries.basics })
 for _, name in pairs({ "string", "table", "math", "coroutine", "os" }) do
     trusted[name] = libraries[name]
 end
-trusted.utf8, trusted.rawlen, trusted.__w_yield = utf8, rawlen, turns.point
+trusted.error, trusted.utf8, trusted.rawlen, trusted.__w_yield = error, utf8, rawlen, turns.point
 
 local function maker_of(name)
     local make = makers[name]
@@ -51,6 +51,7 @@ local function maker_of(name)
         end
         make = chunk(K)
         makers[name] = make
+        K.weights.share(make)
     end
     return make
 end
@@ -95,13 +96,17 @@ end
 
 local open_environment
 
-local function names_of(set)
-    local names = {}
-    for name in pairs(set) do
-        names[#names + 1] = tostring(name)
+-- What is missing in the entry for ``require(name)`` to work.
+local function line_to_add(entry, name)
+    if not halves[name] then
+        return "there is no such module; for a library of your own add 'imports: {" .. name .. ": namespace:entry}'"
+    end
+    local names = { name }
+    for listed in pairs(entry.modules) do
+        names[#names + 1] = tostring(listed)
     end
     table.sort(names)
-    return #names > 0 and concat(names, ", ") or "none"
+    return "its entry needs 'modules: [" .. concat(names, ", ") .. "]'"
 end
 
 local function cycle_text(process, id)
@@ -129,7 +134,7 @@ local function library_for(process, imported)
     loading[#loading + 1] = id
     loading[id] = #loading
     local ok
-    ok, loaded = guards.pcall(imported.open, open_environment(process, imported), turns.point, K.type_value)
+    ok, loaded = guards.pcall(imported.open, open_environment(process, imported), turns.point, K.types.declare)
     loading[id], loading[#loading] = nil, nil
     if not ok then
         process.libraries[id] = nil
@@ -160,8 +165,7 @@ local function new_require(process, entry)
             end
             error("module '" .. module .. "' is not in this version", 2)
         end
-        local hint = "list it under 'modules' or 'imports'; modules: " .. names_of(entry.modules)
-        error("module '" .. name .. "' is not available to " .. entry.id .. ": " .. hint, 2)
+        error("module '" .. name .. "' is not available to " .. entry.id .. ": " .. line_to_add(entry, name), 2)
     end
 end
 
@@ -171,6 +175,9 @@ local function fault(env, name)
         local library = shared[name]
         if library then
             value = copy_library(library)
+            if name == "string" then
+                K.types.mark_strings(value)
+            end
         elseif name == "_G" then
             value = env
         elseif name == "require" then
@@ -178,6 +185,8 @@ local function fault(env, name)
             value = new_require(meta.process, meta.code)
         elseif ALWAYS[name] then
             value = module_for(rawmeta(env).process, name)
+        elseif K.types.NAMES[name] then
+            value = K.types.value(name)
         else
             return nil
         end
@@ -194,7 +203,7 @@ end
 -- Run the chunk of ``entry`` in ``process`` and give the function to call, or nil and what is wrong.
 local function open(process, entry, method)
     process.modules, process.libraries, process.loading = {}, {}, {}
-    local returned = entry.open(open_environment(process, entry), turns.point, K.type_value)
+    local returned = entry.open(open_environment(process, entry), turns.point, K.types.declare)
     if type(returned) == "function" then
         return returned
     end
@@ -222,6 +231,7 @@ local function start(sources)
         globals[name] = value
     end
     globals.print = print
+    globals.subscribe, globals.unsubscribe = K.subscriptions.subscribe, K.subscriptions.unsubscribe
     for _, name in pairs({ "string", "table", "math", "os" }) do
         shared[name] = libraries[name]
     end

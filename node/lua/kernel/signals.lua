@@ -12,6 +12,10 @@ local config = K.config
 local match, next, sub, tonumber = string.match, next, string.sub, tonumber
 
 local MONITOR, LINK = 1, 2
+
+-- The two ways to watch: where each side keeps the other, and the envelopes that begin and end it.
+local MONITORS = { mine = "watching", theirs = "watchers", begin = 4, finish = 5, verb = "monitoring" }
+local LINKS = { mine = "links", theirs = "links", begin = 6, finish = 7, verb = "linked to" }
 local OK = operations.OK
 local DEADLINE = 5 -- seconds for an answer from another node
 
@@ -29,6 +33,25 @@ local function is_own(pid)
     end
     local incarnation, counter = match(pid, "|(%w+)%-(%w+)}$")
     return incarnation == own_incarnation and tonumber(counter, 36) % 64 == config.slot
+end
+
+local nodes -- name -> true; nil until the node has told
+
+-- Only a process on one of these can be reached, and on this one.
+local function nodes_are(list)
+    nodes = { [config.node] = true }
+    for i = 1, #list do
+        nodes[list[i]] = true
+    end
+end
+
+-- The error of a send to a node that is not in the cluster, or nil.
+local function no_node(pid)
+    local node = node_of(pid)
+    if not nodes or nodes[node] then
+        return nil
+    end
+    return errors.new("Unavailable", "no node " .. node .. " in the cluster: it left or never joined", true)
 end
 
 local function add(process, set, pid)
@@ -127,43 +150,51 @@ local function ask(process, kind, pid, argument, on_ok)
     return nil, operations.reply_error(status, value, pid)
 end
 
--- Remember that ``process`` watches (or is linked to) ``pid``, unless it ended while it was asking.
-local function keep_or_undo(process, set, pid, undo)
+-- Remember that ``process`` watches ``pid``, unless it ended while it was asking.
+local function keep_or_undo(process, way, pid)
     return function()
         if process.dead then
-            operations.put({ undo, pid, process.pid, 0 }, 4)
+            operations.put({ way.finish, pid, process.pid, 0 }, 4)
         else
-            add(process, set, pid)
+            add(process, way.mine, pid)
         end
     end
+end
+
+local function begin(process, pid, way)
+    local there = by_pid[pid]
+    if there then
+        add(there, way.theirs, process.pid)
+        add(process, way.mine, pid)
+        return true
+    elseif is_own(pid) then
+        return nil, no_process(pid)
+    end
+    return ask(process, way.begin, pid, nil, keep_or_undo(process, way, pid))
+end
+
+local function finish(process, pid, way)
+    if not drop(process, way.mine, pid) then
+        return nil, errors.new("NotFound", "not " .. way.verb .. " " .. pid, false)
+    end
+    local there = by_pid[pid]
+    if there then
+        drop(there, way.theirs, process.pid)
+    elseif not is_own(pid) then
+        operations.put({ way.finish, pid, process.pid, 0 }, 4)
+    end
+    return true
 end
 
 local function monitor(process, pid)
     if has(process, "watching", pid) then
         return nil, errors.new("AlreadyExists", "already monitoring " .. pid, false)
     end
-    local there = by_pid[pid]
-    if there then
-        add(there, "watchers", process.pid)
-        add(process, "watching", pid)
-        return true
-    elseif is_own(pid) then
-        return nil, no_process(pid)
-    end
-    return ask(process, 4, pid, nil, keep_or_undo(process, "watching", pid, 5))
+    return begin(process, pid, MONITORS)
 end
 
 local function unmonitor(process, pid)
-    if not drop(process, "watching", pid) then
-        return nil, errors.new("NotFound", "not monitoring " .. pid, false)
-    end
-    local there = by_pid[pid]
-    if there then
-        drop(there, "watchers", process.pid)
-    elseif not is_own(pid) then
-        operations.put({ 5, pid, process.pid, 0 }, 4)
-    end
-    return true
+    return finish(process, pid, MONITORS)
 end
 
 local function link(process, pid)
@@ -172,28 +203,11 @@ local function link(process, pid)
     elseif has(process, "links", pid) then
         return true
     end
-    local there = by_pid[pid]
-    if there then
-        add(there, "links", process.pid)
-        add(process, "links", pid)
-        return true
-    elseif is_own(pid) then
-        return nil, no_process(pid)
-    end
-    return ask(process, 6, pid, nil, keep_or_undo(process, "links", pid, 7))
+    return begin(process, pid, LINKS)
 end
 
 local function unlink(process, pid)
-    if not drop(process, "links", pid) then
-        return nil, errors.new("NotFound", "not linked to " .. pid, false)
-    end
-    local there = by_pid[pid]
-    if there then
-        drop(there, "links", process.pid)
-    elseif not is_own(pid) then
-        operations.put({ 7, pid, process.pid, 0 }, 4)
-    end
-    return true
+    return finish(process, pid, LINKS)
 end
 
 -- A child is watched by its parent from before its first step.
@@ -274,24 +288,15 @@ end
 -- Envelopes of these kinds that came in, for a process that lives here.
 local received = {}
 
-received[4] = function(process, envelope)
-    add(process, "watchers", envelope[3])
-    operations.reply(envelope, OK, true)
-end
-
-received[5] = function(process, envelope)
-    drop(process, "watchers", envelope[3])
-    operations.reply(envelope, OK, true)
-end
-
-received[6] = function(process, envelope)
-    add(process, "links", envelope[3])
-    operations.reply(envelope, OK, true)
-end
-
-received[7] = function(process, envelope)
-    drop(process, "links", envelope[3])
-    operations.reply(envelope, OK, true)
+for _, way in next, { MONITORS, LINKS } do
+    received[way.begin] = function(process, envelope)
+        add(process, way.theirs, envelope[3])
+        operations.reply(envelope, OK, true)
+    end
+    received[way.finish] = function(process, envelope)
+        drop(process, way.theirs, envelope[3])
+        operations.reply(envelope, OK, true)
+    end
 end
 
 received[8] = function(process, envelope)
@@ -370,6 +375,8 @@ K.signals = {
     node_of = node_of,
     is_own = is_own,
     no_process = no_process,
+    no_node = no_node,
+    nodes_are = nodes_are,
     tell_watchers = tell_watchers,
     monitor = monitor,
     unmonitor = unmonitor,

@@ -15,6 +15,24 @@ local MILLISECOND = 1000000
 
 local own_host = config.node .. "@" .. config.host
 
+-- Options of the original that need a part which is not there. Any other option has no effect.
+local MISSING = {
+    { "^network$", "overlay networks (entries of the kinds network.*)" },
+    { "^temporal%.", "workflow hosts" },
+    { "^activity%.", "workflows" },
+}
+
+local function missing_option(options)
+    for name in next, options do
+        for _, missing in next, MISSING do
+            if type(name) == "string" and name:find(missing[1]) then
+                local text = "option '" .. name .. "' needs " .. missing[2] .. ", which are not in this version"
+                return errors.new("Unavailable", text, false)
+            end
+        end
+    end
+    return nil
+end
 local function is_own_host(host)
     return host == config.host or host == own_host
 end
@@ -126,9 +144,10 @@ local function outward_options(options)
 end
 
 -- Start ``id`` on another host and wait. ``on_pid`` is called as the answer comes in.
-local function spawn_there(id, host, arguments, process, options, on_pid)
+local function spawn_there(id, host, arguments, process, options, on_pid, worker)
     turns.check_wait("process.spawn")
     local address, node = address_of(host)
+    address = worker or address
     local envelope = { 2, address, process.pid, 0, id, arguments, outward_options(options) }
     local function adopt(pid)
         if on_pid then
@@ -151,13 +170,14 @@ local function spawn(id, host, count, list, options)
     if not arguments then
         return nil, err
     end
-    if options.context == nil then
-        options.context = process.context
+    if not is_own_host(host) then
+        return spawn_there(id, host, arguments, process, options)
     end
-    if is_own_host(host) then
-        return spawn_here(id, arguments, process.pid, options)
+    local slot = K.workers.next_slot()
+    if slot and turns.can_wait() then
+        return spawn_there(id, host, arguments, process, options, nil, K.workers.address_of(slot))
     end
-    return spawn_there(id, host, arguments, process, options)
+    return spawn_here(id, arguments, process.pid, options)
 end
 
 local function outcome(value, err)
@@ -175,9 +195,6 @@ local function execute(id, host, count, list, options)
     local arguments, err = values.copy_list(count, list)
     if not arguments then
         return nil, err
-    end
-    if options.context == nil then
-        options.context = process.context
     end
     local thread = turns.current
     if is_own_host(host) then
@@ -301,6 +318,7 @@ local function received(envelope)
 end
 
 K.spawning = {
+    missing_option = missing_option,
     spawn = spawn,
     execute = execute,
     code_for = code_for,

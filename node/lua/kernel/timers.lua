@@ -91,6 +91,11 @@ end
 -- Arm ``timer`` for ``at``; its process has one more reason to live.
 local function arm(timer, at)
     local process = timer.process
+    if process.armed >= K.config.max_timers and process ~= K.processes.system then
+        K.limits.hit("max_timers")
+        local text = "the process has " .. K.config.max_timers .. " timers already; stop some, or raise max_timers of its host"
+        error(K.errors.new("RateLimited", text, true), 0)
+    end
     timer.at = at
     timer.armed = true
     process.holds = process.holds + 1
@@ -167,6 +172,13 @@ local function after(process, nanoseconds, call)
     return arm({ process = process, call = call }, turns.monotonic_now() + nanoseconds)
 end
 
+-- Show ``look`` every timer that is in the heap.
+local function each(look)
+    for i = 1, size do
+        look(heap[i])
+    end
+end
+
 local function set_value(make)
     value_at = make
 end
@@ -180,4 +192,5 @@ K.timers = {
     next_due = next_due,
     gone_stale = gone_stale,
     count = function() return size end,
+    each = each,
 }

@@ -1,13 +1,14 @@
 -- Turns: which process runs next, and for how long.
 --
--- A ring of processes that have something to do; each process is the queue of its own runnable
+-- A line of processes that have something to do; each process holds the line of its own runnable
 -- threads (its coroutines as the scheduler knows them). A process that ``coroutine.spawn``s a
 -- thousand loops gets one share all the same. A turn ends when no thread can go on, after
--- RESUMES resumes, or when a thread has used up its quantum.
+-- RESUMES resumes, or when a thread has used up its quantum. Both lines are linked through the
+-- records, so that queueing allocates nothing and can't fail when memory is short.
 --
 -- The dialect puts yield points into user code; each counts down and calls ``point`` at zero.
 -- In a stretch that can't yield (the comparator of a sort, a gsub callback) the process goes
--- on until STRETCH seconds are over and is killed then, by a raise that ``pcall`` re-raises.
+-- on until ``stretch`` seconds are over and is killed then, by a raise that ``pcall`` re-raises.
 -- Otherwise to kill is to not resume.
 --
 -- The quantum is in points but meant as SLICE seconds: it shrinks for a process whose points
@@ -16,18 +17,18 @@ local K = ...
 local clock = os.clock
 local create, resume, yield = coroutine.create, coroutine.resume, coroutine.yield
 local isyieldable = coroutine.isyieldable
-local collect, error, move, next, setmetatable = collectgarbage, error, table.move, next, setmetatable
+local collect, error, next, setmetatable = collectgarbage, error, next, setmetatable
 
 local WAIT, PREEMPT, ENDED = {}, {}, {} -- what a thread hands the scheduler: nobody else has these tables
 local RESUMES = 64
 local SLICE = 0.0001
-local STRETCH = 0.25
 local SMALLEST_QUANTUM = 16
 local CLOCK_EVERY = 32
 
 local KILLED = setmetatable({}, { __tostring = function() return "killed" end, __metatable = false })
 
-local ring, head, tail = {}, 1, 0
+local front = { next = false } -- what comes before the first process in line
+local tail, length = front, 0
 local largest_quantum = K.config.quantum
 
 -- What other files of the kernel read: the thread that runs, the time of this step in ns.
@@ -39,7 +40,9 @@ local turns = {
     latest = 0,
     turn_began = 0,
     weigh = false,
-    preempted = false,
+    crowded_at = 0, -- KiB of the VM's memory at which a step breaks off while it weighs
+    broken_off = false,
+    urgent = false, -- something to look at between this turn and the next
     fresh = false,
     stretch_began = false,
 }
@@ -69,22 +72,27 @@ end
 
 local function enqueue(process)
     process.queued = true
-    tail = tail + 1
-    ring[tail] = process
+    tail.next = process
+    tail = process
+    length = length + 1
 end
 
 -- Let a parked thread go on; its wait returns ``a, b``.
 local function ready(thread, a, b)
     thread.a, thread.b = a, b
     local process = thread.process
-    local last = process.last + 1
-    process[last] = thread
-    process.last = last
-    if not process.queued then
-        process.queued = true
-        tail = tail + 1
-        ring[tail] = process
+    if process.first then
+        process.last.next = thread
+    else
+        process.first = thread
+        if not process.queued then
+            process.queued = true
+            tail.next = process
+            tail = process
+            length = length + 1
+        end
     end
+    process.last = thread
 end
 
 -- Whether the running thread may wait: not inside a callback of a C function.
@@ -117,11 +125,13 @@ local function new_thread(process, body, a, b)
     local thread = {
         co = create(body),
         process = process,
+        next = false,
         a = nil,
         b = nil,
         depth = 0,
         pinned = false,
     }
+    process.threads = process.threads + 1
     ready(thread, a, b)
     return thread
 end
@@ -143,11 +153,18 @@ local function stretch(process)
     local now = clock()
     if not turns.stretch_began then
         turns.stretch_began = now
-    elseif now - turns.stretch_began > STRETCH then
+    elseif now - turns.stretch_began > K.config.stretch then
+        K.limits.hit("stretch")
         process.killed = "budget"
         error(KILLED, 0)
     end
     return process.quantum
+end
+
+local function begin_slice()
+    turns.fresh = false
+    turns.stretch_began = false
+    turns.slice_began = clock()
 end
 
 -- A yield point ran out. Returns the points until the next call.
@@ -161,8 +178,7 @@ local function point()
         error(KILLED, 0)
     end
     if turns.fresh then -- what ran out had been counted down in earlier turns
-        turns.fresh = false
-        turns.slice_began = clock()
+        begin_slice()
         return process.quantum
     end
     if thread.pinned or not isyieldable() then
@@ -170,8 +186,7 @@ local function point()
     end
     adapt(process, clock() - turns.slice_began + 1e-9)
     yield(PREEMPT)
-    turns.fresh = false
-    turns.slice_began = clock()
+    begin_slice()
     return process.quantum
 end
 
@@ -196,7 +211,7 @@ local function came_back(process, thread, ok, what, value, err)
         return process.dead
     elseif what == PREEMPT then
         ready(thread)
-        turns.preempted = true
+        turns.urgent = true
         return true
     elseif what == ENDED then
         K.processes.thread_ended(process, thread, value, err)
@@ -206,100 +221,124 @@ local function came_back(process, thread, ok, what, value, err)
     return process.dead
 end
 
-local function run_turn(process)
-    local left = RESUMES
-    local before = turns.weigh and collect("count")
-    turns.fresh = true
-    turns.stretch_began = false
-    repeat
-        local first = process.first
-        local thread = process[first]
-        process[first] = nil
-        if first == process.last then
-            process.first, process.last = 1, 0
-        else
-            process.first = first + 1
-        end
-        turns.current = thread
-        local ok, what, value, err = resume(thread.co, thread.a, thread.b)
-        if what ~= WAIT and came_back(process, thread, ok, what, value, err) then
-            break
-        end
-        left = left - 1
-    until process.last == 0 or left == 0
-    turns.current = nil
-    if before then
-        local grown = collect("count") - before
-        process.grown = (process.grown or 0) + (grown > 0 and grown or 0)
-    end
-    if process.last ~= 0 then
-        enqueue(process)
-    else
-        process.queued = false
-        if process.holds == 0 and not process.dead then
-            K.processes.deadlocked(process)
-        end
+-- What the turn added to the VM's memory is noted on the process.
+local function weigh(process, before)
+    local now = collect("count")
+    local grown = now - before
+    process.grown = (process.grown or 0) + (grown > 0 and grown or 0)
+    if now > turns.crowded_at then
+        turns.broken_off, turns.urgent = true, true
     end
 end
 
-local function compact()
-    if head > 1024 and head > tail / 2 then
-        local count = tail - head + 1
-        move(ring, head, tail, 1)
-        for i = count + 1, tail do
-            ring[i] = nil
+-- The turn of a process goes on after a thread of it came back, with others of it that can run.
+local function go_on(process, thread, ok, what, value, err)
+    local left = RESUMES
+    while what == WAIT or not came_back(process, thread, ok, what, value, err) do
+        thread = process.first
+        left = left - 1
+        if not thread or left == 0 then
+            break
         end
-        head, tail = 1, count
+        process.first = thread.next
+        thread.next = false
+        turns.current = thread
+        ok, what, value, err = resume(thread.co, thread.a, thread.b)
     end
+    if process.first then
+        enqueue(process)
+        return
+    end
+    process.queued, process.last = false, false -- a thread that ended is let go of
+    if process.holds == 0 and not process.dead then
+        turns.current = nil
+        K.processes.deadlocked(process)
+    end
+end
+
+-- What a turn brought about. Returns whether the step breaks off.
+local function attend()
+    turns.urgent = false
+    turns.current = nil
+    if turns.broken_off then
+        turns.broken_off = false
+        return true
+    elseif K.processes.ending > 0 then
+        K.processes.end_all()
+    end
+    return false
 end
 
 -- Run turns for ``seconds`` of CPU time or until nothing can run. Returns whether something still can.
 local function run(seconds)
+    local turns, front, WAIT, resume = turns, front, WAIT, resume
+    local weighs = turns.weigh
     turns.turn_began = clock()
     local deadline = turns.turn_began + seconds
-    local count = 0
-    while head <= tail do
-        local process = ring[head]
-        ring[head] = false
-        head = head + 1
-        if process.last ~= 0 and not process.dead then
-            run_turn(process)
-        end
-        if K.processes.ending > 0 then
-            K.processes.end_all()
-        end
-        count = count + 1
-        if turns.preempted or count >= CLOCK_EVERY then
-            turns.preempted = false
-            count = 0
-            turns.turn_began = clock()
-            if turns.turn_began >= deadline then
+    repeat
+        local count = CLOCK_EVERY
+        for number = 1, CLOCK_EVERY do
+            local process = front.next
+            if not process then
+                turns.current = nil
+                length = 0
+                return false
+            end
+            local following = process.next
+            front.next = following
+            if following then
+                process.next = false
+            else
+                tail = front
+            end
+            local thread = process.first
+            if thread and not process.dead then
+                local before = weighs and collect("count")
+                process.first = thread.next
+                thread.next = false
+                turns.current = thread
+                turns.fresh = true
+                local ok, what, value, err = resume(thread.co, thread.a, thread.b)
+                if what == WAIT and not process.first and process.holds > 0 then
+                    process.queued = false
+                else
+                    go_on(process, thread, ok, what, value, err)
+                end
+                if before then
+                    weigh(process, before)
+                end
+            end
+            if turns.urgent then
+                count = number
                 break
             end
         end
-    end
-    if head > tail then
-        if tail > 4096 then
-            ring = {}
+        length = length - count
+        if turns.urgent and attend() then
+            return true
         end
-        head, tail = 1, 0
-        return false
-    end
-    compact()
-    return true
+        turns.turn_began = clock()
+    until turns.turn_began >= deadline
+    turns.current = nil
+    return length > 0
 end
 
 -- After a step that broke off: what can run is found anew among ``processes``.
 local function rebuild(processes)
-    ring, head, tail = {}, 1, 0
+    front.next = false
+    tail, length = front, 0
     turns.current = nil
     for _, process in next, processes do
-        process.queued = false
-        if process.last ~= 0 then
+        process.queued, process.next = false, false
+        if process.first then
             enqueue(process)
         end
     end
 end
+
+K.limits.on_change(function()
+    largest_quantum = K.config.quantum
+end)
 
 turns.rebuild = rebuild
 turns.WAIT, turns.PREEMPT, turns.ENDED, turns.KILLED = WAIT, PREEMPT, ENDED, KILLED
@@ -307,5 +346,5 @@ turns.ready, turns.park, turns.can_wait, turns.check_wait, turns.abandon = ready
 turns.new_thread, turns.point, turns.charge, turns.run = new_thread, point, charge, run
 turns.slice_began = 0
 turns.monotonic_now, turns.wall_now, turns.begin_step = monotonic_now, wall_now, begin_step
-turns.length = function() return tail - head + 1 end
+turns.length = function() return length end
 K.turns = turns

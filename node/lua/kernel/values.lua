@@ -19,6 +19,7 @@ local errors = K.errors
 local DEEPEST = 64
 local ENTRIES = 10000
 local KNOWN_KEYS = 4096
+local UNLIMITED = math.maxinteger
 
 local PLAIN = { ["nil"] = true, string = true, number = true, boolean = true }
 
@@ -31,8 +32,6 @@ local special = setmetatable({}, { __mode = "k" })
 special[errors.meta] = { plain = errors.to_map }
 
 local known, known_count = {}, 0 -- keys seen before: looking up is cheaper than type()
-local budget = 0
-local failed = false
 
 -- Channels and their like have a metatable each and share what it leads to.
 local function rule_for(value)
@@ -40,82 +39,89 @@ local function rule_for(value)
     return meta and (special[meta] or special[rawget(meta, "__index")])
 end
 
+-- The known keys with this one among them; nil when it is none that can be passed.
 local function check_key(key)
     local kind = type(key)
-    if kind == "string" or kind == "number" or kind == "boolean" then
-        if known_count >= KNOWN_KEYS then
-            known, known_count = {}, 0
-        end
-        known[key] = true
-        known_count = known_count + 1
-    else
-        failed = true
+    if kind ~= "string" and kind ~= "number" and kind ~= "boolean" then
+        return nil
     end
+    if known_count >= KNOWN_KEYS then
+        known, known_count = {}, 0
+    end
+    known[key] = true
+    known_count = known_count + 1
+    return known
 end
 
 local copy_table
 
-local function copy_special(value, rule, depth)
+-- As copy_table.
+local function copy_special(value, rule, depth, left, room)
     if rule.unwrap then
         local inner = rule.unwrap(value)
         if type(inner) == "table" then
-            return copy_table(inner, depth + 1)
+            return copy_table(inner, depth + 1, left, room)
+        elseif type(inner) == "string" then
+            room = room - #inner
         end
-        failed = failed or not PLAIN[type(inner)]
-        return inner
+        return PLAIN[type(inner)] and room >= 0 and inner, left, room
     elseif rule.same then
-        return value
-    elseif rule.plain then
-        local fields = {}
-        for key, field in next, value do
-            if type(field) == "table" then
-                field = copy_table(field, depth + 1)
-            end
-            failed = failed or not PLAIN[type(key)] or type(field) ~= "table" and not PLAIN[type(field)]
-            fields[key] = field
-        end
-        return setmetatable(fields, rawmeta(value))
+        return value, left, room
+    elseif not rule.plain then
+        return nil, 0, 0
     end
-    failed = true
-    return nil
+    local fields = {}
+    for key, field in next, value do
+        if type(field) == "table" then
+            field, left, room = copy_table(field, depth + 1, left, room)
+        end
+        if field == nil or not PLAIN[type(key)] or type(field) ~= "table" and not PLAIN[type(field)] then
+            return nil, 0, 0
+        end
+        fields[key] = field
+    end
+    return setmetatable(fields, rawmeta(value)), left, room
 end
 
-function copy_table(value, depth)
+-- A copy of a table that may have ``left`` entries and ``room`` bytes of texts, and how many more there may be;
+-- nil when this is not the way to copy it.
+function copy_table(value, depth, left, room)
     if rawmeta(value) then
         local rule = rule_for(value)
         if rule then
-            return copy_special(value, rule, depth)
+            return copy_special(value, rule, depth, left, room)
         end
     end
     if depth > DEEPEST then
-        failed = true
-        return nil
+        return nil, 0, 0
     end
-    local copied = { a = nil, b = nil, c = nil, d = nil } -- room for four fields: most messages grow no more
-    local entries = 0
+    local copied = { a = nil, b = nil, c = nil } -- room for four fields: most messages grow no more
+    local known = known
     for key, field in next, value do
         local kind = type(field)
-        if kind == "table" then
-            field = copy_table(field, depth + 1)
-            if failed then
-                return nil
+        if kind == "string" then
+            room = room - #field
+        elseif kind == "table" then
+            field, left, room = copy_table(field, depth + 1, left, room)
+            if field == nil then
+                return nil, 0, 0
             end
-        elseif not PLAIN[kind] then
-            failed = true
-            return nil
+        elseif kind ~= "number" and kind ~= "boolean" then
+            return nil, 0, 0
         end
         if not known[key] then
-            check_key(key)
-            if failed then
-                return nil
+            known = check_key(key)
+            if not known then
+                return nil, 0, 0
             end
         end
         copied[key] = field
-        entries = entries + 1
+        left = left - 1
     end
-    budget = budget - entries
-    failed = budget < 0
-    return copied
+    if left < 0 or room < 0 then
+        return nil, 0, 0
+    end
+    return copied, left, room
 end
 
 -- The path of a key as user code would write it.
@@ -129,6 +135,12 @@ end
 local function refuse(path, what)
     local place = path == "" and "the value" or "field '" .. path .. "'"
     return place .. " " .. what
+end
+
+local function too_big(more, size)
+    K.limits.hit("max_message")
+    local text = "it has %s%d bytes, over the limit of %d bytes; send a reference or split it"
+    return format(text, more, size, K.config.max_message)
 end
 
 local careful
@@ -146,7 +158,7 @@ local function careful_fields(state, value, copied, path, depth)
         copied[key] = item
         state.size = state.size + (kind == "string" and #key or 8)
         if state.size > state.limit then
-            return nil, format("is larger than the limit of %d bytes; send a reference or split it", state.limit)
+            return nil, too_big("more than ", state.size)
         end
     end
     return copied
@@ -205,9 +217,8 @@ end
 local function copy(value)
     local kind = type(value)
     if kind == "table" then
-        budget, failed = ENTRIES, false
-        local copied = copy_table(value, 1)
-        if not failed then
+        local copied = copy_table(value, 1, ENTRIES, UNLIMITED)
+        if copied ~= nil then
             return copied
         end
         return copy_with_care(value)
@@ -217,12 +228,28 @@ local function copy(value)
     return nil, refuse("", "is a " .. kind .. "; only plain data can be passed")
 end
 
--- Copies the first ``n`` values of a list; the copy knows its n. Or nil and an error object.
-local function copy_list(n, list)
+-- The same for what one message brings: it has a limit.
+local function copy_message(value)
+    local kind = type(value)
+    if kind == "table" then
+        local copied = copy_table(value, 1, ENTRIES, K.config.max_message)
+        if copied ~= nil then
+            return copied
+        end
+        return copy_with_care(value)
+    elseif kind == "string" and #value > K.config.max_message then
+        return nil, too_big("", #value)
+    end
+    return copy(value)
+end
+
+-- Copies the first ``n`` values of a list with ``by``; the copy knows its n. Or nil and an error object.
+local function copy_list(n, list, by)
+    by = by or copy
     local copied = { n = n }
     for i = 1, n do
         local problem
-        copied[i], problem = copy(list[i])
+        copied[i], problem = by(list[i])
         if problem then
             return nil, errors.new("Invalid", "value " .. i .. ": " .. problem, false)
         end
@@ -254,7 +281,10 @@ end
 K.values = {
     merged = merged,
     copy = copy,
+    copy_table = copy_table,
+    ENTRIES = ENTRIES,
     copy_list = copy_list,
+    copy_message = copy_message,
     copy_or_nil = copy_or_nil,
     special = special,
     rule_for = rule_for,

@@ -15,7 +15,7 @@ from typing import Any
 
 from cluster.bus import Bus
 from cluster.embedded import EmbeddedServers
-from cluster.envelope import to_text
+from cluster.envelope import error_map, to_text
 from cluster.etcd import Etcd, PrefixWatch
 from cluster.events import EventBus
 from cluster.keys import Keys
@@ -32,8 +32,10 @@ from node.modules.halves import MODULES
 from node.modules.io import IoModule
 from node.modules.logger import LoggerModule
 from node.modules.names import NamesModule
+from node.modules.permits import EVERY_NAMESPACE, Permits
 from node.modules.registry import RegistryModule
 from node.modules.store import StoreModule
+from node.modules.time import TimeModule
 from node.output import Output
 from node.stores import Stores
 from node.system_events import registry_events
@@ -93,8 +95,10 @@ class Lua:
             match item[0]:
                 case 50 | 51 | 53 | 56:
                     self.dispatcher.take(vm, item)
-                case 52:
+                case 52 if item[2] in self.sources:
                     vm.post([40, item[1], None, [self._package(item[2])]])
+                case 52:
+                    vm.post([40, item[1], error_map("NotFound", f"no entry {item[2].decode()}"), []])
                 case 3:
                     self.replies[item[3]].set_result((item[4], item[5]))
                 case 8:
@@ -162,18 +166,21 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
         await stack.enter_async_context(registry)
         lease = await etcd.grant(60)
         modules = [
-            RegistryModule(registry),
+            RegistryModule(registry, Permits(lambda id: registry.state.get(id), env.lookup, EVERY_NAMESPACE)),
             EventsModule(events),
             EnvModule(env),
             StoreModule(stores, fences.get),
             io,
             LoggerModule(),
+            TimeModule(),
             NamesModule(names, NODE, lambda: lease.id),
         ]
         dispatcher = await stack.enter_async_context(Dispatcher(modules))
         await registry.publish(ENTRIES, "always", author="test")
         env.converge(registry.state.entries())
-        assert await stores.converge(registry.state) == {}
+        for entry in registry.state.entries():
+            if stores.handles(entry.kind):
+                await stores.put(entry)
         lua = Lua(etcd, registry, events, stores, dispatcher, screen, io, fences)
         vm = Vm(
             slot=1,
@@ -186,6 +193,7 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
             on_failure=lambda vm, error: lua.others.append([vm, error]),
         )
         lua.vm = await stack.enter_async_context(vm)
+        vm.post([47, [NODE.encode()]])
 
         def raise_events(before: Any, after: Any, changed: Any) -> None:
             for event in registry_events(before, after, changed):

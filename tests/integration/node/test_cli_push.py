@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,11 @@ import pytest
 from cluster.client import Client
 from cluster.embedded import EmbeddedServers
 from cluster.errors import Invalid
-from node.cli.registry import Pushed, opened, push_project
-from node.cli.watching import push_saved
+from cluster.tasks import Tasks
+from node.cli.registry.changes import ids_by_sort
+from node.cli.registry.opening import opened
+from node.cli.registry.pushing import Pushed, push_project
+from node.cli.watching import push_on_save, push_saved
 from node.modules import MODULES
 from node.project import load_project
 from node.settings import Settings
@@ -59,11 +65,14 @@ def app(tmp_path: Path, client: Client) -> App:
 
 async def test_a_push_names_what_it_changed(app: App) -> None:
     text = HEAD + PLAIN + CODE % "io" + MORE
-    assert await app.push(text) == Pushed(0, True, ())
-    assert await app.push(text) == Pushed(0, False, ())
-    assert await app.push(text.replace("rate: 2", "rate: 3")) == Pushed(1, False, ["app:limits"])
-    changed = text.replace("rate: 2", "rate: 3").replace("function() end", "function() return 1 end")
-    assert await app.push(changed) == Pushed(2, False, ["app:a"], keeps_code=True)
+    first = await app.push(text)
+    assert (first.version, first.created, len(first.changes)) == (0, True, 5)
+    assert await app.push(text) == Pushed(0)
+    second = await app.push(text.replace("rate: 2", "rate: 3"))
+    assert (second.version, second.created, second.keeps_code) == (1, False, False)
+    assert ids_by_sort(second.changes) == {"created": [], "updated": ["app:limits"], "deleted": []}
+    third = await app.push(text.replace("rate: 2", "rate: 3").replace("function() end", "function() return 1 end"))
+    assert (third.version, [each.id for each in third.changes], third.keeps_code) == (2, ["app:a"], True)
 
 
 async def test_what_the_nodes_would_refuse_is_refused_with_file_and_line(app: App) -> None:
@@ -82,10 +91,94 @@ async def test_saving_an_emptied_file_deletes_nothing(app: App, capsys: pytest.C
         "error: saving would delete 4 of 4 entries; nothing was pushed; run `wippy registry push` to do it\n"
     )
     assert len(await app.ids()) == 4
-    assert len((await app.push(f"{HEAD} []")).changed_ids) == 4, "asked for, it is done"
+    assert len((await app.push(f"{HEAD} []")).changes) == 4, "asked for, it is done"
 
 
 async def test_a_save_may_delete_a_few(app: App, capsys: pytest.CaptureFixture[str]) -> None:
     await app.push(HEAD + PLAIN + MORE)
     await app.save(HEAD + MORE)
-    assert capsys.readouterr().err == "pushed: 1 entry changed, now v1: app:limits\n"
+    assert capsys.readouterr().err == "v1: 1 deleted (app:limits), no node is there: the next one that starts has it\n"
+
+
+@asynccontextmanager
+async def watched(client: Client, directory: Path) -> AsyncIterator[None]:
+    """The directory's files are pushed when they are saved, as `wippy run --watch` and `wippy up` do."""
+    stop = asyncio.Event()
+    async with Tasks("test") as tasks:
+        watching = tasks.start(push_on_save(client, directory, (), stop, Settings), "watch")
+        await asyncio.sleep(0.3)  # watchfiles does not say when it has begun
+        yield
+        stop.set()
+        async with asyncio.timeout(10):
+            await watching
+
+
+async def until(said: Callable[[], bool], what: str, within: float = 20.0) -> None:
+    try:
+        async with asyncio.timeout(within):
+            while not said():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"not within {within:g} s: {what}")
+
+
+class Said:
+    """What stderr got, all of it."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.text = ""
+
+    def __call__(self, *parts: str) -> bool:
+        self.text += self._capsys.readouterr().err
+        return all(part in self.text for part in parts)
+
+
+class TestSaving:
+    async def test_a_burst_is_one_version(self, app: App, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+        await app.push(HEAD + PLAIN)
+        said = Said(capsys)
+        async with watched(client, app.directory):
+            for number in range(6):
+                text = f"namespace: b{number}\nentries:\n  - {{name: x, kind: registry.entry, rate: 1}}\n"
+                (app.directory / "src" / f"b{number}.yaml").write_text(text)
+                await asyncio.sleep(0.06)
+            await until(lambda: said("v1: "), "the push")
+            await until(lambda: said("6 created (b0:x, b1:x, b2:x, b3:x, b4:x and 1 more)"), "one push of all")
+        assert "v2:" not in said.text
+
+    async def test_an_error_shows_file_and_line_and_the_next_good_save_goes_through(
+        self, app: App, client: Client, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        code = app.directory / "src" / "a.lua"
+        entry = "\n  - {name: a, kind: process.lua, source: 'file://a.lua', method: main}"
+        app.write(HEAD + PLAIN)
+        code.write_text("return {main = function() end}\n")
+        await app.push(HEAD + PLAIN + entry)
+        said = Said(capsys)
+        async with watched(client, app.directory):
+            code.write_text("local x = 1\nlocal y = = 2\nreturn {main = function() end}\n")
+            await until(lambda: said("error: src/a.lua:2:", "nothing was pushed"), "the error with its place")
+            async with opened(client) as registry:
+                assert registry.state.version == 0
+            code.write_text("local x = 1\nreturn {main = function() end}\n")
+            await until(lambda: said("v1: 1 updated (app:a)"), "the push")
+
+    async def test_what_is_saved_while_etcd_is_away_is_pushed_when_it_is_back(
+        self, own_servers: EmbeddedServers, cluster_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        patience = timedelta(seconds=0.5)
+        async with Client(
+            [own_servers.nats_url], [own_servers.etcd_url], cluster_name, connect_timeout=patience
+        ) as client:
+            app = App(tmp_path, client)
+            await app.push(HEAD + PLAIN)
+            said = Said(capsys)
+            async with watched(client, tmp_path):
+                await own_servers.etcd.kill()
+                app.write(HEAD + PLAIN.replace("2", "3"))
+                await until(lambda: said("is pushed when the cluster answers"), "the promise")
+                await asyncio.sleep(2)
+                assert said.text.count("is pushed when the cluster answers") == 1, "it is told once"
+                await own_servers.etcd.start()
+                await until(lambda: said("v1: 1 updated (app:limits)"), "the push")

@@ -11,10 +11,10 @@ import pytest
 
 from cluster.embedded import EmbeddedServers
 from cluster.envelope import to_raw
-from cluster.errors import Unavailable
+from cluster.errors import Invalid, Unavailable
 from cluster.etcd import Etcd
 from cluster.keys import Keys
-from cluster.registry import Entry, RegistryState
+from cluster.registry import Entry
 from node.modules.dispatch import Dispatcher
 from node.modules.store import StoreModule
 from node.stores import EtcdStore, Info, MemoryStore, Precondition, Store, Stores
@@ -282,34 +282,33 @@ def stores(etcd: Etcd, keys: Keys) -> Stores:
     return Stores(etcd, keys, lambda name: None)
 
 
-def state(*entries: Entry) -> RegistryState:
-    return RegistryState.of(entries, 1)
-
-
 MEMORY = Entry("app:cache", "store.memory", {}, {"max_size": 2})
 SHARED = Entry("app:shared", "store.kv.raft", {}, {"namespace": "shared"})
 
 
 class TestStores:
     async def test_stores_are_what_the_registry_says(self, stores: Stores) -> None:
-        assert await stores.converge(state(MEMORY, SHARED, Entry("app:x", "registry.entry"))) == {}
+        assert stores.handles("store.memory")
+        assert not stores.handles("registry.entry")
+        await stores.put(MEMORY)
+        await stores.put(SHARED)
         assert stores.ids() == ["app:cache", "app:shared"]
-        await stores.converge(state(SHARED))
+        await stores.remove("app:cache")
         assert stores.find("app:cache") is None
 
     async def test_a_changed_entry_keeps_its_data(self, stores: Stores) -> None:
-        await stores.converge(state(MEMORY))
+        await stores.put(MEMORY)
         store = stores.find("app:cache")
         assert store is not None
         await store.write(b"a", 1, 0)
-        await stores.converge(state(Entry("app:cache", "store.memory", {}, {"max_size": 1})))
+        await stores.put(Entry("app:cache", "store.memory", {}, {"max_size": 1}))
         assert stores.find("app:cache") is store
         assert await store.read(b"a") is not None
 
     async def test_an_entry_that_can_not_be_used_keeps_the_former_store_and_says_why(self, stores: Stores) -> None:
-        await stores.converge(state(MEMORY))
-        failed = await stores.converge(state(Entry("app:cache", "store.memory", {}, {"max_size": "many"})))
-        assert "max_size" in failed["app:cache"]
+        await stores.put(MEMORY)
+        with pytest.raises(Invalid, match="max_size"):
+            await stores.put(Entry("app:cache", "store.memory", {}, {"max_size": "many"}))
         assert stores.find("app:cache") is not None
 
 
@@ -320,6 +319,7 @@ class Vm:
     """Collects the one answer asked for."""
 
     slot = 1
+    host_id = "app:processes"
 
     def __init__(self) -> None:
         self.answers: asyncio.Queue[list[Any]] = asyncio.Queue()
@@ -331,7 +331,8 @@ class Vm:
 @pytest.fixture
 async def ask(stores: Stores, etcd: Etcd, keys: Keys) -> AsyncIterator[Callable[..., Any]]:
     """``await ask(fn, args...)`` gives (error map, values); ``ask.fences`` are the claims of PIDs."""
-    await stores.converge(state(MEMORY, SHARED))
+    await stores.put(MEMORY)
+    await stores.put(SHARED)
     fences: dict[bytes, tuple[str, int]] = {}
     vm = Vm()
     async with Dispatcher([StoreModule(stores, fences.get)]) as dispatcher:

@@ -11,16 +11,18 @@ from cluster.frame import Frame, Reset
 from cluster.link import (
     ACK_BYTES,
     ACK_DELAY,
-    BATCH_BYTES,
+    PROBE_EVERY,
+    RELIEF,
+    SLACK,
     Action,
     Closed,
     Deliver,
-    Hold,
     Limits,
     LinkCore,
     Publish,
     State,
 )
+from cluster.session import BATCH_BYTES, FIRST_RETRY, LAST_RETRY, NAK_PAUSE
 
 A_EPOCH, B_EPOCH, REVISION = 10, 20, 30
 
@@ -87,17 +89,29 @@ class TestSending:
             core.send(packed(1))
 
     @pytest.mark.parametrize("limits", [Limits(max_envelopes=3), Limits(max_bytes=3 * len(packed(1)))])
-    def test_it_is_refused_when_too_much_waits_and_taken_again_after_the_ack(self, limits: Limits) -> None:
+    def test_senders_are_held_back_when_too_much_waits_and_go_on_when_half_of_it_is_gone(self, limits: Limits) -> None:
         a, b = open_core(limits), peer_core()
-        frames = sent(a, 1, 2, 3)
-        with pytest.raises(Unavailable, match="wait for node b"):
-            a.send(packed(4))
-        arrive(b, frames[0])
+        first = sent(a, 1, 2)
+        assert not a.congested
+        second = sent(a, 3)
+        assert a.congested
+        for frame in first:
+            arrive(b, frame)
         (ack,) = b.acknowledge()
         assert isinstance(ack, Publish)
         arrive(a, ack.payload)
-        a.send(packed(4))
-        assert (a.waiting_envelopes, a.waiting_bytes) == (1, len(packed(4)))
+        assert not a.congested
+        assert a.relieved == (a.waiting_envelopes < 3 * RELIEF)
+        assert (a.waiting_envelopes, a.waiting_bytes) == (1, len(packed(3)))
+        assert numbers(arrive(b, second[0])) == [3]
+
+    @pytest.mark.parametrize("limits", [Limits(max_envelopes=3), Limits(max_bytes=3 * len(packed(1)))])
+    def test_what_was_on_its_way_is_taken_until_far_too_much_waits(self, limits: Limits) -> None:
+        a = open_core(limits)
+        for number in range(3 * SLACK):
+            a.send(packed(number % 100))
+        with pytest.raises(Unavailable, match="wait for node b"):
+            a.send(packed(4))
 
 
 class TestReceiving:
@@ -108,20 +122,35 @@ class TestReceiving:
         assert arrive(b, frame) == []
         assert b.counters.duplicates == 1
 
-    def test_a_gap_closes_both_sides_and_tells_each_once(self) -> None:
+    def test_a_gap_is_told_once_and_what_is_missing_comes_again(self) -> None:
         a, b = open_core(), peer_core()
-        _lost, second = sent(a, *range(40))
-        closed_b = arrive(b, second)
-        assert reasons(closed_b) == ["gap: expected frame 1 from node a, got 2"]
-        assert numbers(closed_b) == []
-        (empty,) = frames_in(closed_b)
-        assert (empty.n, empty.seq, empty.envelopes) == (2, 0, [])
-        closed_a = a.frame(empty, 10, 0.0, REVISION)
-        assert reasons(closed_a) == ["node b closed the link"]
-        (answer,) = frames_in(closed_a)
-        assert b.frame(answer, 10, 0.0, REVISION) == []
-        assert (a.n, b.n, a.counters.closes, b.counters.closes) == (2, 2, 1, 1)
-        assert b.counters.gaps == 1
+        frames = sent(a, *range(100))
+        (nak,) = arrive(b, frames[1])
+        assert isinstance(nak, Publish)
+        assert arrive(b, frames[2]) == []
+        assert b.counters.gaps == 2
+        assert arrive(a, nak.payload) == []
+        again = a.frames(0.0)
+        assert again == frames
+        assert [n for frame in again for n in numbers(arrive(b, frame))] == list(range(100))
+        assert (a.n, b.n, a.counters.resent) == (1, 1, 4)
+
+    def test_a_gap_is_told_again_when_it_stays(self) -> None:
+        a, b = open_core(), peer_core()
+        frames = sent(a, *range(100))
+        assert len(arrive(b, frames[1], now=1.0)) == 1
+        assert arrive(b, frames[1], now=1.0 + NAK_PAUSE / 2) == []
+        assert len(arrive(b, frames[1], now=1.0 + NAK_PAUSE)) == 1
+
+    def test_the_same_complaint_twice_in_a_row_makes_nothing_go_twice(self) -> None:
+        a, b = open_core(), peer_core()
+        frames = sent(a, *range(64))
+        (nak,) = arrive(b, frames[1])
+        assert isinstance(nak, Publish)
+        arrive(a, nak.payload, now=1.0)
+        assert len(a.frames(1.0)) == 2
+        arrive(a, nak.payload, now=1.0 + NAK_PAUSE / 2)
+        assert a.frames(1.0 + NAK_PAUSE / 2) == []
 
     def test_after_a_close_the_next_session_carries_traffic(self) -> None:
         a, b = open_core(), peer_core()
@@ -196,7 +225,7 @@ class TestAcknowledging:
     def test_a_frame_unacknowledged_for_too_long_closes(self) -> None:
         a = open_core(Limits(timeout=90.0))
         sent(a, 1, now=5.0)
-        assert a.tick(95.0) == []
+        assert reasons(a.tick(95.0)) == []
         assert reasons(a.tick(95.1)) == ["no acknowledgement from node b within 90 s"]
 
     def test_an_envelope_unsent_for_too_long_closes(self) -> None:
@@ -204,6 +233,112 @@ class TestAcknowledging:
         a.send(packed(1))
         assert a.tick(1.0) == []
         assert reasons(a.tick(91.1)) == ["no acknowledgement from node b within 90 s"]
+
+
+class TestRetrying:
+    def test_the_first_frame_goes_again_and_the_pauses_double(self) -> None:
+        a = open_core()
+        first, _ = sent(a, *range(64), now=0.0)
+        times, now = [], 0.0
+        while now < 6.0:
+            now = round(now + 0.05, 2)
+            times += [now for action in a.tick(now) if action == Publish(B_EPOCH, first)]
+        assert times == [0.25, 0.75, 1.75, 3.75, 5.75]
+        assert LAST_RETRY == 2.0
+
+    def test_when_the_answer_shows_that_more_is_missing_all_of_it_follows(self) -> None:
+        a, b = open_core(), peer_core()
+        frames = sent(a, *range(100))
+        (again,) = a.tick(FIRST_RETRY)
+        assert isinstance(again, Publish)
+        arrive(b, again.payload)
+        (ack,) = b.acknowledge()
+        assert isinstance(ack, Publish)
+        arrive(a, ack.payload, FIRST_RETRY)
+        assert a.frames(FIRST_RETRY) == frames[1:]
+
+    def test_a_peer_that_answers_late_is_sent_nothing_twice_but_one_frame(self) -> None:
+        a, b = open_core(), peer_core()
+        for frame in sent(a, *range(100)):
+            arrive(b, frame)
+        (again,) = a.tick(FIRST_RETRY)
+        (ack,) = b.acknowledge()
+        assert isinstance(ack, Publish)
+        arrive(a, ack.payload, FIRST_RETRY)
+        assert a.frames(FIRST_RETRY) == []
+        assert isinstance(again, Publish)
+        assert numbers(arrive(b, again.payload)) == []
+
+    def test_nothing_goes_again_while_there_is_no_connection_and_all_of_it_after_a_reconnect(self) -> None:
+        a = open_core()
+        frames = sent(a, *range(64))
+        assert a.tick(10.0, connected=False) == []
+        a.reconnected(10.0)
+        assert a.frames(10.0) == frames
+
+    def test_what_was_acknowledged_meanwhile_does_not_go_again(self) -> None:
+        a, b = open_core(), peer_core()
+        frames = sent(a, *range(64))
+        arrive(b, frames[0])
+        a.reconnected(1.0)
+        (ack,) = b.acknowledge()
+        assert isinstance(ack, Publish)
+        arrive(a, ack.payload, 1.0)
+        assert a.frames(1.0) == frames[1:]
+
+    def test_a_close_the_peer_has_not_heard_of_is_told_until_it_answers(self) -> None:
+        a, b = open_core(), peer_core()
+        a.close("test")
+        told = [action for now in range(1, 8) for action in a.tick(float(now))]
+        assert len(told) >= 3
+        assert isinstance(told[-1], Publish)
+        actions = arrive(b, told[-1].payload)
+        assert reasons(actions) == ["node a closed the link"]
+        for frame in frames_in(actions):
+            a.frame(frame, 10, 8.0, REVISION)
+        assert [a.tick(float(now)) for now in range(9, 30)] == [[]] * 21
+        assert (a.n, b.n) == (2, 2)
+
+    def test_a_close_that_stays_unheard_is_no_second_close(self) -> None:
+        a = open_core(Limits(timeout=90.0))
+        a.close("test")
+        assert not any(reasons(a.tick(now / 2)) for now in range(1000))
+        assert a.n == 2
+
+
+class TestProbing:
+    def test_a_link_that_carried_nothing_is_left_alone(self) -> None:
+        a = open_core()
+        assert [a.tick(float(now)) for now in range(200)] == [[]] * 200
+
+    def test_a_silent_peer_is_asked_every_five_seconds_and_given_up_after_the_timeout(self) -> None:
+        a, b = open_core(Limits(timeout=90.0)), peer_core()
+        arrive(a, sent(b, 1)[0], now=100.0)
+        arrive(b, a.acknowledge()[0].payload)  # type: ignore[union-attr]
+        probes, now = [], 100.0
+        while not (closed := reasons(actions := a.tick(now))):
+            probes += [now for frame in frames_in(actions) if frame.envelopes is None]
+            now += 0.5
+        assert probes[:3] == [100.0 + PROBE_EVERY, 100.0 + 2 * PROBE_EVERY, 100.0 + 3 * PROBE_EVERY]
+        assert closed == ["no acknowledgement from node b within 90 s"]
+        assert 195.0 <= now <= 196.0
+
+    def test_an_answer_ends_the_question(self) -> None:
+        a, b = open_core(Limits(timeout=90.0)), peer_core()
+        arrive(a, sent(b, 1)[0], now=0.0)
+        for second in range(1000):
+            now = float(second)
+            for frame in frames_in(a.tick(now)):
+                for answer in frames_in(b.frame(frame, 10, now, REVISION)):
+                    a.frame(answer, 10, now, REVISION)
+        assert (a.n, a.counters.closes) == (1, 0)
+        assert 150 <= a.counters.probes <= 200
+
+    def test_time_without_a_connection_counts(self) -> None:
+        a, b = open_core(Limits(timeout=90.0)), peer_core()
+        arrive(a, sent(b, 1)[0], now=0.0)
+        assert not any(reasons(a.tick(float(now), connected=False)) for now in range(90))
+        assert any(reasons(a.tick(float(now), connected=False)) for now in range(90, 100))
 
 
 class TestEpochs:
@@ -220,8 +355,10 @@ class TestEpochs:
             Publish(B_EPOCH - 1, wire.reset(B_EPOCH - 1, A_EPOCH))
         ]
 
-    def test_a_frame_from_an_epoch_the_watch_has_not_shown_is_held(self) -> None:
-        assert arrive(open_core(), self.frame(REVISION + 1, A_EPOCH)) == [Hold()]
+    def test_a_frame_from_an_epoch_the_watch_has_not_shown_is_ignored(self) -> None:
+        a = open_core()
+        assert arrive(a, self.frame(REVISION + 1, A_EPOCH)) == []
+        assert a.counters.ignored == 1
 
     def test_a_frame_for_a_later_epoch_of_ours_is_ignored(self) -> None:
         assert arrive(open_core(), self.frame(B_EPOCH, A_EPOCH + 1)) == []

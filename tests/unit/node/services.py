@@ -186,24 +186,22 @@ class Lease:
         return self.may_run and lease == self.id
 
 
-class State:
-    """A registry state with these services."""
-
-    def __init__(self, *entries: Entry) -> None:
-        self._entries = entries
-
-    def entries(self) -> list[Entry]:
-        return list(self._entries)
-
-
 def member(name: str, labels: dict[str, str]) -> Member:
     return Member(name, 1, 1, LEASE, 1, NodeState.READY, labels, "", {}, "", "")
 
 
-def service(id: str = "app:s", *, lifecycle: dict[str, Any] | None = None, **placement: Any) -> Entry:
+def service(
+    id: str = "app:s",
+    *,
+    lifecycle: dict[str, Any] | None = None,
+    input: list[Any] | None = None,
+    host: str = "app:processes",
+    comment: str = "",
+    **placement: Any,
+) -> Entry:
     life = {"auto_start": True, **(lifecycle or {})}
-    data = {"process": "app:p", "host": "app:processes", "lifecycle": life, "placement": placement}
-    return Entry(id, "process.service", {}, data)
+    data = {"process": "app:p", "host": host, "input": input or [], "lifecycle": life, "placement": placement}
+    return Entry(id, "process.service", {"comment": comment} if comment else {}, data)
 
 
 UNAVAILABLE = Unavailable("etcd is away")
@@ -217,11 +215,12 @@ class Services:
         self.announced: list[tuple[str, str]] = []
         surroundings: Any = (self.host.ports, self.claims, self.members, Keys("c"), self.lease)
         self.supervisor = Supervisor(NODE, 1, *surroundings, lambda name: None, self._announce)
+        self.had: dict[str, Entry] = {}
+        self._changes: list[asyncio.Future[None]] = []
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self.supervisor.open()
-        self._running = asyncio.ensure_future(self.supervisor.run())
         return self
 
     async def __aexit__(
@@ -239,6 +238,7 @@ class Services:
             self.host.refuse("test over")
             await turns()
         await stopping
+        await asyncio.wait_for(asyncio.gather(*self._changes), 5)
         if problem is not None:
             raise problem
 
@@ -246,8 +246,14 @@ class Services:
         self.announced.append((kind, service))
 
     async def have(self, *entries: Entry) -> None:
-        state: Any = State(*entries)
-        assert await self.supervisor.converge(state) == {}
+        """The registry has these services; what has to stop for that may still be stopping."""
+        gone = self.had.keys() - {entry.id for entry in entries}
+        self.had = {entry.id: entry for entry in entries}
+        for id in gone:
+            self._changes.append(asyncio.ensure_future(self.supervisor.remove(id)))
+        self._changes += [asyncio.ensure_future(self.supervisor.put(entry)) for entry in entries]
+        if self._running is None:  # a node knows its services before it runs any
+            self._running = asyncio.ensure_future(self.supervisor.run())
         await turns()
 
     async def started(self) -> bytes:

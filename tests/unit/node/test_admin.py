@@ -13,7 +13,7 @@ from cluster.envelope import Kind, Status, to_text
 from cluster.errors import MessageTooBig
 from cluster.names import Registered, Scope
 from cluster.tasks import Tasks
-from node import admin
+from node import acting, admin
 from node.admin import Admin, NodeState
 from node.ports import Ports
 from tests.unit.node.services import turns
@@ -32,7 +32,8 @@ class World:
         self.limit = 1_000_000
         self.processes: Any = []
         self.tasks = Tasks("test")
-        state = NodeState("n1", dict, self.list, self.inspect, dict, list, list)
+        self.waited: list[tuple[int, float]] = []
+        state = NodeState("n1", dict, self.converged, self.list, self.inspect, dict, list, list)
         names: Any = self
         self.admin = Admin(state, self.ports, names, self.tasks)
 
@@ -46,6 +47,10 @@ class World:
         if isinstance(self.processes, Exception):
             raise self.processes
         return self.processes
+
+    async def converged(self, version: int, timeout: float) -> dict[str, Any]:
+        self.waited.append((version, timeout))
+        return {"applied": version}
 
     async def inspect(self, pid: str) -> None:
         return None
@@ -113,10 +118,49 @@ async def test_what_is_no_msgpack_is_refused_too(world: World) -> None:
 
 
 async def test_an_answer_that_does_not_fit_is_an_error_that_says_so(world: World) -> None:
-    world.processes, world.limit = ["x" * 2000], 1000
+    world.processes, world.limit = [{"pid": "x" * 2000}], 1000
     error = await world.ask(op="list")
     assert error["code"] == "too_big"
     assert "1000 that fit" in error["message"]
+
+
+class TestListings:
+    async def read(self, world: World, op: str, **query: Any) -> list[list[Any]]:
+        """The pages of a listing."""
+        pages, cursor = [], None
+        while not pages or cursor is not None:
+            asked = {"cursor": cursor} if cursor is not None else {}
+            answer = await world.ask(op=op, **query, **asked)
+            pages.append(answer["items"])
+            cursor = answer["more"]
+        return pages
+
+    async def test_come_in_pages_that_fit_into_a_message(self, world: World) -> None:
+        world.processes = [{"pid": str(number), "entry": "x" * 200} for number in range(10_000)]
+        pages = await self.read(world, "list")
+        assert [each for page in pages for each in page] == world.processes
+        assert len(pages) > 3
+
+    async def test_leave_out_what_was_not_asked_for(self, world: World) -> None:
+        world.processes = [
+            {"pid": str(n), "entry": f"app:{n % 2}", "host": f"app:h{n % 3}", "started": -n} for n in range(12)
+        ]
+        (found,) = await self.read(world, "list", entry="app:1", host="app:h0")
+        assert [each["pid"] for each in found] == ["9", "3"], "the oldest first"
+
+    async def test_of_names_come_in_pages_too(self, world: World) -> None:
+        for number in range(5):
+            world.names[f"n{number}"] = Registered(HOLDER.decode(), Scope.LOCAL, 0)
+        pages = await self.read(world, "names", limit=2)
+        assert [[each["name"] for each in page] for page in pages] == [["n0", "n1"], ["n2", "n3"], ["n4"]]
+
+    @pytest.mark.parametrize(
+        "query", [{"limit": 0}, {"limit": "all"}, {"limit": True}, {"cursor": 5}, {"cursor": "gone-3"}, {"entry": 5}]
+    )
+    async def test_asked_for_in_a_way_that_makes_no_sense_are_refused(
+        self, world: World, query: dict[str, Any]
+    ) -> None:
+        assert (await world.ask(op="list", **query))["code"] == "invalid"
 
 
 async def test_a_host_that_does_not_answer_is_a_timeout(world: World) -> None:
@@ -147,7 +191,7 @@ async def test_a_name_that_changed_hands_is_resolved_once_more(world: World) -> 
 async def test_a_name_that_stays_stale_is_told_and_sent_no_third_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admin, "NAME_MOVES", 0.0)
+    monkeypatch.setattr(acting, "NAME_MOVES", 0.0)
     world.names["counter"] = Registered(HOLDER.decode(), 5, Scope.CONSISTENT)
     world.react = lambda envelope: world.answer(envelope, Status.STALE_NAME)
     assert (await world.ask(op="send", to="counter", topic="t"))["code"] == "stale_name"
@@ -209,3 +253,11 @@ async def test_a_query_that_waits_when_the_node_stops_is_told(world: World) -> N
     await turns()
     await world.tasks.close()
     assert (await asking)["code"] == "stopping"
+
+
+async def test_how_far_the_node_is_with_a_version_is_asked_with_a_deadline(world: World) -> None:
+    assert await world.ask(op="converged", version=7, timeout=2.5) == {"applied": 7}
+    assert world.waited == [(7, 2.5)]
+    for version in (None, -1, True, "7", 1.5):
+        error = await world.ask(op="converged", version=version)
+        assert (error["kind"], error["code"]) == ("Invalid", "invalid"), version

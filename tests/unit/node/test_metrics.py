@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cluster.etcd import Status
 from node.metrics import (
     FAMILIES,
     MAX_ENTRIES,
@@ -17,6 +18,7 @@ from node.metrics import (
     NatsSample,
     NodeSample,
     Steps,
+    WorkerSample,
     metrics_registry,
 )
 
@@ -28,8 +30,11 @@ HOST = HostSample(
     spawned={"app:worker": 5},
     exits={"normal": 1, "error": 1},
     mailbox=7,
-    memory_bytes=4096,
-    steps=Steps((0.001, 0.01), (4, 2, 1), 0.05),
+    workers=(WorkerSample(1, 4096, 0.25, Steps((0.001, 0.01), (4, 2, 1), 0.05)), WorkerSample(2, 1024, 0.5)),
+    workers_asked=4,
+    short_of_memory=1,
+    limit_hits={"mailbox_size": 3},
+    limits={"mailbox_size": 100, "stretch": 0.25},
 )
 SAMPLE = NodeSample(
     version="1.2.3",
@@ -38,7 +43,8 @@ SAMPLE = NodeSample(
     dead_letters={"noproc": 1},
     registry_version=4,
     registry_head=5,
-    degraded=1,
+    etcd=Status("3.5.17", 2000, 90, 3, 1500, ("NOSPACE",)),
+    degraded=[("app:cache", 7, "no\nroom")],
     lease_seconds_left=4.5,
     links=(LinkSample("node-2", True, 20, 30, 128, 1), LinkSample("node-3", False)),
     nats=(NatsSample("data", True, 2, 3, 4), NatsSample("control", False)),
@@ -66,12 +72,24 @@ def test_a_sample_gives_its_values() -> None:
         ("wippy_spawned_total", (("entry", "app:worker"), host)): 5,
         ("wippy_exits_total", (host, ("reason", "error"))): 1,
         ("wippy_mailbox_depth", (host,)): 7,
-        ("wippy_vm_memory_bytes", (host,)): 4096,
+        ("wippy_vm_memory_bytes", (host, ("worker", "1"))): 4096,
+        ("wippy_vm_busy", (host, ("worker", "2"))): 0.5,
+        ("wippy_host_workers", (host,)): 2,
+        ("wippy_host_workers_asked", (host,)): 4,
+        ("wippy_host_short_of_memory", (host,)): 1,
+        ("wippy_limit", (host, ("limit", "stretch"))): 0.25,
+        ("wippy_limit_hits_total", (host, ("limit", "mailbox_size"))): 3,
+        ("wippy_limit_hits_total", (host, ("limit", "stretch"))): 0,
         ("wippy_messages_total", (("path", "remote_out"),)): 3,
         ("wippy_dead_letters_total", (("reason", "noproc"),)): 1,
         ("wippy_registry_version", ()): 4,
         ("wippy_registry_head", ()): 5,
+        ("wippy_etcd_db_bytes", ()): 2000,
+        ("wippy_etcd_db_in_use_bytes", ()): 1500,
+        ("wippy_etcd_alarm", (("alarm", "NOSPACE"),)): 1,
+        ("wippy_etcd_alarm", (("alarm", "CORRUPT"),)): 0,
         ("wippy_degraded_entries", ()): 1,
+        ("wippy_degraded_entry", (("entry", "app:cache"), ("reason", "no room"), ("version", "v7"))): 1,
         ("wippy_lease_ttl_seconds", ()): 4.5,
         ("wippy_link_state", (("peer", "node-2"),)): 1,
         ("wippy_link_state", (("peer", "node-3"),)): 0,
@@ -92,10 +110,13 @@ def test_a_sample_gives_its_values() -> None:
 def test_step_times_are_a_cumulative_histogram() -> None:
     found = scraped(SAMPLE)
     host = ("host", "app:processes")
-    buckets = [found["wippy_vm_step_seconds_bucket", (host, ("le", bound))] for bound in ("0.001", "0.01", "+Inf")]
+    worker = ("worker", "1")
+    buckets = [
+        found["wippy_vm_step_seconds_bucket", (host, ("le", bound), worker)] for bound in ("0.001", "0.01", "+Inf")
+    ]
     assert buckets == [4, 6, 7]
-    assert found["wippy_vm_step_seconds_count", (host,)] == 7
-    assert found["wippy_vm_step_seconds_sum", (host,)] == 0.05
+    assert found["wippy_vm_step_seconds_count", (host, worker)] == 7
+    assert found["wippy_vm_step_seconds_sum", (host, worker)] == 0.05
 
 
 def test_an_empty_node_can_be_scraped() -> None:

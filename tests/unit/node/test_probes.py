@@ -23,6 +23,7 @@ class FakeView:
     shown: NodeSample = field(default_factory=lambda: NodeSample(registry_version=3))
     dead: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
+    remarked: list[str] = field(default_factory=list)
     refreshed: int = 0
     stuck: bool = False
 
@@ -39,6 +40,9 @@ class FakeView:
 
     def unready(self) -> list[str]:
         return self.busy
+
+    def remarks(self) -> list[str]:
+        return self.remarked
 
     def targets(self) -> list[Target]:
         return [Target("127.0.0.1:9464", {"node": "node-1"}), Target("127.0.0.1:9465", {"node": "node-2"})]
@@ -89,6 +93,18 @@ class TestRoutes:
         with structlog.testing.capture_logs() as logs:
             assert (await client.get("/metrics")).status_code == 200
         assert [line["log_level"] for line in logs] == ["warning"]
+
+    async def test_what_is_degraded_is_told_and_does_not_make_the_node_unready(
+        self, view: FakeView, client: httpx.AsyncClient
+    ) -> None:
+        view.remarked = ["degraded: app:store since v3 (2 tries): no\nroom"]
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.text) == (200, "ok\ndegraded: app:store since v3 (2 tries): no room\n")
+        assert (await client.get("/livez")).text == "ok\n"
+        view.busy = ["draining"]
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.text.splitlines()[0]) == (503, "failed: draining")
+        assert "app:store" in answer.text
 
     @pytest.mark.parametrize(("path", "kind"), [("/livez", "dead"), ("/readyz", "busy")])
     async def test_probes_say_what_failed(

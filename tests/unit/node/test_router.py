@@ -217,3 +217,12 @@ def test_messages_of_other_nodes_are_counted_apart_when_they_are_for_the_node_it
         router.from_link("n2", [[int(Kind.MESSAGE), to, b"{n2@app:processes|1-3}", 0, b"topic", [], b"", 0]])
     port.cast([int(Kind.MESSAGE), port.pid, b"{n1@app:processes|1-3}", 0, b"topic", [], b"", 0])
     assert (router.messages_in, router.messages_to_ports) == (3, 1)
+
+
+def test_every_vm_is_told_the_nodes_of_the_cluster_when_they_change(router: Router) -> None:
+    inbox = router.slots[2]
+    assert isinstance(inbox, Inbox)
+    router.nodes_changed(frozenset({"n2", "n1"}))
+    router.nodes_changed(frozenset({"n1", "n2"}))
+    router.nodes_changed(frozenset({"n1"}))
+    assert inbox.items == [[47, [b"n1", b"n2"]], [47, [b"n1"]]]

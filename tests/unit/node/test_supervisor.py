@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from cluster.registry import Entry
+from node.wanted import StillStopping
 from tests.sim.memory_etcd import run_virtually
 from tests.unit.node.services import LEASE, NODE, UNAVAILABLE, Services, service, turns
 
@@ -96,12 +99,119 @@ async def test_a_changed_service_starts_anew_in_place_under_its_claim() -> None:
         await node.have(service())
         first = await node.started()
         token = node.claims.held[KEY].token
-        await node.have(service(lifecycle={"stop_timeout": "3s"}))
+        await node.have(service(input=["other"]))
         assert node.host.alive == []
         second = await node.started()
         assert node.claims.released == []
         assert node.claims.held[KEY].token == token
         assert second != first
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        service(),
+        service(comment="said better"),
+        service(lifecycle={"stop_timeout": "3s", "restart": {"max_attempts": 2}}),
+        service(replicas=2),
+        service(on_lease_loss="keep"),
+    ],
+    ids=["the same", "metadata", "lifecycle", "replicas", "lease loss"],
+)
+async def test_what_a_running_replica_can_live_with_does_not_touch_it(same: Entry) -> None:
+    async with Services("n2") as node:
+        node.claims.show(*KEY, NODE)
+        await node.have(service())
+        pid = await node.started()
+        await node.have(same)
+        assert node.host.alive == [pid]
+        assert (node.host.asked, node.host.cancelled, node.claims.released) == ([], [], [])
+
+
+@virtually
+async def test_a_changed_lifecycle_counts_for_the_process_that_runs() -> None:
+    async with Services() as node:
+        await node.have(service(lifecycle={"stop_timeout": "60s"}))
+        pid = await node.started()
+        await node.have(service(lifecycle={"stop_timeout": "1s"}, on_lease_loss="keep"))
+        assert node.lease.may_run
+        node.lease.may_run = False
+        assert node.supervisor.may_act(pid), "its fence binds no more"
+        node.lease.may_run = True
+        node.host.obeys = False
+        await node.have()
+        await asyncio.sleep(2)
+        assert node.host.terminated == [pid]
+        node.host.exit(pid)
+
+
+@virtually
+async def test_a_change_is_through_when_the_former_process_has_ended() -> None:
+    async with Services() as node:
+        await node.have(service())
+        pid = await node.started()
+        node.host.obeys = False
+        change = asyncio.ensure_future(node.supervisor.put(service(host="app:others")))
+        await asyncio.sleep(5)
+        assert not change.done(), "the former host must not go before its process"
+        node.host.exit(pid)
+        await change
+        assert node.host.asked[0][1] == b"{n1@app:others|}"
+        removal = asyncio.ensure_future(node.supervisor.remove("app:s"))
+        await turns()
+        assert not removal.done(), "it is still being started"
+        node.host.refuse("too late")
+        await removal
+
+
+@virtually
+async def test_a_former_process_that_does_not_end_is_named() -> None:
+    async with Services() as node:
+        await node.have(service(lifecycle={"stop_timeout": "5m"}))
+        pid = await node.started()
+        node.host.obeys = False
+        with pytest.raises(StillStopping, match=re.escape(pid.decode())):
+            await node.supervisor.remove("app:s")
+        node.host.exit(pid)
+        await node.supervisor.remove("app:s")
+
+
+@virtually
+async def test_a_service_that_was_given_up_is_tried_again_when_it_is_changed() -> None:
+    async with Services() as node:
+        await node.have(service(lifecycle={"restart": {"max_attempts": 1}}))
+        node.host.exit(await node.started(), "crash")
+        await asyncio.sleep(5)
+        assert node.host.asked == []
+        await node.have(service(lifecycle={"restart": {"max_attempts": 2}}))
+        assert len(node.host.asked) == 1
+
+
+@virtually
+async def test_what_failed_with_former_code_is_started_at_once_with_the_new() -> None:
+    slow = {"initial_delay": "60s"}
+    async with Services() as node:
+        await node.have(
+            service("app:waits", input=["waits"], lifecycle={"restart": slow}),
+            service("app:given_up", input=["given up"], lifecycle={"restart": {"max_attempts": 1}}),
+            service("app:returned", input=["returned"]),
+            service("app:runs", input=["runs"]),
+        )
+        for _ in range(4):
+            (which,) = node.host.asked[0][5]
+            pid = await node.started()
+            if which != b"runs":
+                node.host.exit(pid, None if which == b"returned" else "broken")
+        runs = list(node.host.alive)
+        await asyncio.sleep(1)
+        node.supervisor.code_changed(lambda process: False)
+        await turns()
+        assert node.host.asked == [], "other code"
+        node.supervisor.code_changed(lambda process: process == "app:p")
+        await turns()
+        assert sorted(asked[5] for asked in node.host.asked) == [[b"given up"], [b"waits"]]
+        assert node.host.alive == runs
+        assert node.claims.released == []
 
 
 async def test_nothing_starts_under_a_released_claim_the_watch_still_shows() -> None:

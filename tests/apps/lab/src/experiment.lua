@@ -133,6 +133,7 @@ local experiments = {
     nowhere = function(node)
         return {
             node = outcome(process.spawn("app:subject", host_on("node-9"), "returns")),
+            message = outcome(process.send("{node-9@app:processes|1-2a}", "question", 1)),
             host = outcome(process.spawn("app:subject", node .. "@app:nohost", "returns")),
             entry = outcome(process.spawn("app:nothing", host_on(node))),
             oversize = outcome(process.spawn("app:subject", host_on(node), "returns", string.rep("x", 1000000))),

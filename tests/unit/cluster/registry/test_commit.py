@@ -19,6 +19,7 @@ from cluster.registry import Create, Entry, Registry, Update, collect
 from cluster.registry.snapshot import write_snapshot
 from cluster.registry.store import Store
 from tests.sim.memory_etcd import MemoryEtcd, MemoryWatch, run_virtually
+from tests.sim.registry_scene import Client, Killed, with_steps
 
 KEYS = Keys("unit")
 PATIENCE = timedelta(seconds=10)
@@ -72,44 +73,53 @@ async def assert_only_what_is_named_is_left(etcd: MemoryEtcd) -> None:
     assert not [key for key in etcd.kvs if key.startswith(KEYS.uploads)]
 
 
-class _Killed(BaseException):
-    """The machine of the writer is gone: not even its handlers of errors run on."""
+LARGE = {"text": "x" * 1_200_000}
+"""Three chunks."""
 
 
-@pytest.mark.parametrize("after_the_write", [False, True])
-@pytest.mark.parametrize("step", range(8))
-def test_a_writer_killed_at_any_step_leaves_only_garbage(step: int, after_the_write: bool) -> None:
-    async def play() -> None:
-        etcd = Scripted()
-        async with AsyncExitStack() as stack:
-            a, b = await opened(stack, etcd, "a"), await opened(stack, etcd, "b")
-            await a.commit([Create(entry(0))])
-            await b.reached(0)
+def test_a_writer_killed_before_or_after_any_request_leaves_only_garbage() -> None:
+    outcomes = [run_virtually(killed_after(0))]
+    while outcomes[-1] is not None:
+        outcomes.append(run_virtually(killed_after(len(outcomes))))
+    applied = outcomes[:-1]
+    assert len(applied) == 12, "two for each: the read, the lease, the upload with a chunk, two chunks, the commit"
+    assert applied == [False] * 11 + [True]
 
-            def kill(number: int, operations: Sequence[Any]) -> None:
-                if number == first + step:
-                    raise _Killed
 
-            first = etcd.number + 1
-            setattr(etcd, "on_answer" if after_the_write else "on_request", kill)
-            outcome = (await asyncio.gather(_survive(a.commit([Update(entry(1))]))))[0]
-            etcd.on_request = etcd.on_answer = lambda number, operations: None
-            version = (await Store(etcd, KEYS).head()).version  # type: ignore[arg-type]
-            await b.reached(version)
-            assert b.state.get("a:x") == entry(version)
-            assert outcome is None or version == 1
-            await b.commit([Update(entry(version + 1))])
-            await assert_only_what_is_named_is_left(etcd)
-            late = await opened(stack, etcd, "late")
-            assert late.state.get("a:x") == entry(version + 1)
+async def killed_after(steps: int) -> bool | None:
+    """Whether a change of three chunks was applied though its writer was killed; None when it had no more steps."""
+    left = steps
 
-    run_virtually(play())
+    async def step() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+
+    etcd = Scripted()
+    async with AsyncExitStack() as stack:
+        client: Any = Client(etcd)
+        b, a = await opened(stack, etcd, "b"), await opened(stack, client, "a")
+        await b.commit([Create(entry(0))])
+        await a.reached(0)
+        doomed = a.commit([Update(Entry("a:x", "registry.entry", {}, LARGE))])
+        (outcome,) = await asyncio.gather(_survive(with_steps(step, doomed)))
+        version = (await Store(etcd, KEYS).head()).version  # type: ignore[arg-type]
+        found = (await b.reached(version)).get("a:x")
+        assert found is not None
+        assert found.data == (LARGE if version else {"n": 0})
+        await collect(etcd, KEYS)  # type: ignore[arg-type]
+        await b.commit([Update(entry(version + 1))])
+        await assert_only_what_is_named_is_left(etcd)
+        late = await opened(stack, etcd, "late")
+        assert late.state.get("a:x") == entry(version + 1)
+    return None if outcome else version == 1
 
 
 async def _survive(work: Any) -> Any:
     try:
         return await work
-    except _Killed:
+    except Killed:
         return None
 
 

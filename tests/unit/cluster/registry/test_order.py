@@ -32,6 +32,40 @@ def test_a_reference_is_found_wherever_one_may_stand(meta: dict[str, object], da
     assert "app:t" in references(Entry("app:user", "k", meta, data))
 
 
+META_PATHS = (
+    "server", "router", "parent", "groups[]", "depends_on[]", "db_env", "temporal.workflow.worker",
+    "temporal.activity.worker",
+)  # fmt: skip
+DATA_PATHS = (
+    "server", "router", "func", "process", "host", "queue", "driver", "dead_letter.queue", "store", "storage",
+    "storages[]", "set", "fs", "env", "config", "bucket", "client", "network", "database", "imports.alias",
+    "contracts[].contract", "contracts[].methods.call", "contracts.c.contract", "contracts.c.methods.call",
+    "token_store", "security.policy", "security.groups[]", "middleware[]", "post_middleware[]", "groups[]",
+    "lifecycle.requires[]", "lifecycle.depends_on[]", "lifecycle.security.policies[]", "lifecycle.security.groups[]",
+    "db_env", "tls.cert_env", "tls.key_env",
+)  # fmt: skip
+
+
+def placed(path: str, value: object) -> object:
+    """``value`` at a path: ``a.b[].c`` is ``{"a": {"b": [{"c": value}]}}``."""
+    if not path:
+        return value
+    head, _, rest = path.partition(".")
+    inner = placed(rest, value)
+    return {head.removesuffix("[]"): [inner] if head.endswith("[]") else inner}
+
+
+@pytest.mark.parametrize("reference", ["t", "app:t", {"name": "t"}, {"ns": "app", "name": "t"}], ids=str)
+@pytest.mark.parametrize(
+    ("part", "path"), [*(("meta", path) for path in META_PATHS), *(("data", path) for path in DATA_PATHS)]
+)
+def test_every_path_that_may_hold_a_reference_is_known(part: str, path: str, reference: object) -> None:
+    """The paths of the original, all of them, in each of the ways a reference is written."""
+    value = placed(path, reference)
+    meta, data = (value, {}) if part == "meta" else ({}, value)
+    assert "app:t" in references(Entry("app:user", "k", meta, data))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "data", [{"title": "app:t"}, {"text": "$${env:app:t}"}, {"imports": "app:t"}, {"process": 3}, "app:t", ["app:t"]]
 )

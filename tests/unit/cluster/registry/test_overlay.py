@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.documents import parse_bytes
 from cluster.registry import Entry
 from cluster.registry.overlay import MAX_BYTES, Malformed, merge, parse_overlay, refusal
 
@@ -31,6 +32,14 @@ def test_an_overlay_is_json_or_yaml(raw: bytes) -> None:
     assert parse_overlay(raw) == {"a": {"b": [1, None]}}
 
 
+def test_yaml_means_what_it_means_in_the_files_of_an_application() -> None:
+    raw = b"a: on\nb: no\nc: 010\nd: 1_000\ne: 12:30\nf: 2024-01-01\n1: y\n"
+    document = parse_bytes(raw, "f.yaml")
+    assert document.root is not None
+    assert parse_overlay(raw) == document.root.plain()
+    assert parse_overlay(raw) == {"a": "on", "b": "no", "c": 8, "d": "1_000", "e": "12:30", "f": "2024-01-01", "1": "y"}
+
+
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
@@ -39,12 +48,12 @@ def test_an_overlay_is_json_or_yaml(raw: bytes) -> None:
         (b"just words", "got a text"),
         (b'{"a": ', "neither JSON nor YAML"),
         (b"a: [", "neither JSON nor YAML"),
-        (b"\xff\xfe", "not UTF-8"),
-        (b"a: 2024-01-01", "a: date is not a JSON value"),
-        (b"1: x", "expected text keys"),
-        (b"a: .inf", "not a finite number"),
+        (b"\xff\xfe", "line 1: expected UTF-8 text"),
+        (b"a: 1\nb: 2\na: 3", "line 3: key 'a' is given twice, first on line 1"),
+        (b"a: 1\n---\nb: 2", "expected one YAML document"),
+        (b"a: 99999999999999999999", "does not fit 64 bits"),
         (b'{"a": 1e999}', "not a finite number"),
-        (b"a: !!python/object/apply:os.system [id]", "neither JSON nor YAML"),
+        (b"a: !!python/object/apply:os.system [id]", "line 1: tag .* is not supported"),
         (b"[" * 100_000, "neither JSON nor YAML"),
         (
             b"a: &a [x,x]\nb: &b [*a,*a]\n"

@@ -20,13 +20,13 @@ TIME = datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
 @pytest.mark.parametrize("overlay", [None, 0, 77])
 def test_a_change_survives_its_stored_form(overlay: int | None) -> None:
     record = ChangeRecord(
-        Blob("u" * 32, 3, "ab" * 32), "me", TIME, "why", 2, overlay, "a:x" if overlay is not None else ""
+        Blob("u" * 32, 3, "ab" * 32, 9), "me", TIME, "why", 2, overlay, "a:x" if overlay is not None else ""
     )
     assert ChangeRecord.decode(record.encode()) == record
 
 
 def test_a_snapshot_survives_its_stored_form() -> None:
-    record = SnapshotRecord(Blob("u" * 32, 3, "ab" * 32))
+    record = SnapshotRecord(Blob("u" * 32, 3, "ab" * 32, 9))
     assert SnapshotRecord.decode(record.encode()) == record
 
 

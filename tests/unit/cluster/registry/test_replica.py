@@ -44,7 +44,7 @@ def playing(play: Callable[[MemoryEtcd, Registry], Awaitable[None]]) -> None:
 
 
 def commit_by_hand(etcd: MemoryEtcd, version: int, payload: bytes, sha: str = "") -> None:
-    blob = Blob(f"hand{version}", 1, sha or hashlib.sha256(payload).hexdigest())
+    blob = Blob(f"hand{version}", 1, sha or hashlib.sha256(payload).hexdigest(), len(payload))
     record = ChangeRecord(blob, "hand", datetime.now(UTC), "", 1)
     etcd._apply(
         [

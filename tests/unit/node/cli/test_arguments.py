@@ -13,12 +13,12 @@ from cluster.configuration import Setting
 from cluster.registry.changeset import Changeset, Create
 from cluster.registry.entry import Entry, Origin
 from cluster.registry.state import EMPTY, RegistryState
-from node.cli import config, look, registry, suggestions
+from node.cli import config, look, suggestions
 from node.cli.children import how_it_ended
 from node.cli.failures import Failed
 from node.cli.foreground import log_level
 from node.cli.gateway import json_argument, seconds
-from node.cli.registry import Pushed
+from node.cli.registry import opening, pushing
 from node.cli.run import place_app
 
 
@@ -58,24 +58,6 @@ class TestPlacesOfJson:
         assert failed.value.code == 2
 
 
-class TestPushed:
-    def test_the_changed_entries_are_named(self) -> None:
-        assert registry.pushed(Pushed(3, False, ("app:a",))) == "pushed: 1 entry changed, now v3: app:a"
-
-    def test_many_are_counted(self) -> None:
-        done = Pushed(3, False, [f"app:{letter}" for letter in "abcdefg"])
-        assert registry.pushed(done).endswith("7 entries changed, now v3: app:a, app:b, app:c, app:d, app:e and 2 more")
-
-    def test_running_code_is_said_to_stay(self) -> None:
-        assert registry.pushed(Pushed(3, False, ("app:a",), keeps_code=True)).endswith(
-            "app:a; running processes keep their code until they are started anew"
-        )
-
-    def test_nothing_and_the_first_version(self) -> None:
-        assert registry.pushed(Pushed(3, False, ())).startswith("nothing to push")
-        assert registry.pushed(Pushed(0, True, ())) == "pushed: the registry starts at v0"
-
-
 class TestDeletions:
     def entries(self, count: int, origin: Origin = Origin.FILES) -> list[Entry]:
         return [Entry(f"app:{n}", "registry.entry", origin=origin) for n in range(count)]
@@ -85,21 +67,21 @@ class TestDeletions:
 
     @pytest.mark.parametrize(("before", "after"), [(11, 0), (4, 1), (5, 2), (3, 0)])
     def test_more_than_half_is_too_much(self, before: int, after: int) -> None:
-        with pytest.raises(registry.TooManyDeletions, match=f"would delete {before - after} of {before} entries"):
-            registry.check_deletions(self.state(before), self.entries(after))
+        with pytest.raises(pushing.TooManyDeletions, match=f"would delete {before - after} of {before} entries"):
+            pushing.check_deletions(self.state(before), self.entries(after))
 
     @pytest.mark.parametrize(("before", "after"), [(2, 0), (6, 3), (11, 11), (0, 5)])
     def test_less_is_not(self, before: int, after: int) -> None:
-        registry.check_deletions(self.state(before), self.entries(after))
+        pushing.check_deletions(self.state(before), self.entries(after))
 
     def test_entries_made_at_run_time_are_not_the_files(self) -> None:
-        registry.check_deletions(self.state(9, Origin.RUNTIME), [])
+        pushing.check_deletions(self.state(9, Origin.RUNTIME), [])
 
 
 def test_code_with_unknown_modules_is_refused_as_a_node_does() -> None:
     code = {"source": "return {}", "method": "main", "modules": ["loger"]}
     state = EMPTY.advance(Changeset((Create(Entry("app:a", "process.lua", data=code)),)), 0)
-    assert ["unknown module 'loger'" in problem.message for problem in registry.check(state)] == [True]
+    assert ["unknown module 'loger'" in problem.message for problem in opening.check(state)] == [True]
 
 
 @pytest.mark.parametrize(
@@ -179,13 +161,13 @@ class TestConfig:
 
 @pytest.mark.parametrize(("text", "number"), [("v3", 3), ("0", 0)])
 def test_versions(text: str, number: int) -> None:
-    assert registry.version_number(text) == number
+    assert opening.version_number(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "v", "latest", "-1"])
 def test_versions_that_are_none(text: str) -> None:
     with pytest.raises(Failed, match="expected a version"):
-        registry.version_number(text)
+        opening.version_number(text)
 
 
 @pytest.mark.parametrize(

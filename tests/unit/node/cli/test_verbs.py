@@ -57,6 +57,7 @@ class TestHelp:
             "spawn",
             "cancel",
             "terminate",
+            "doctor",
         ):
             assert f"\n  {verb} " in shown
         for verb in ("registry", "config", "version"):
@@ -120,6 +121,35 @@ class TestInit:
         assert main(["init"]) == 0
         assert sorted(path.name for path in (tmp_path / "src").iterdir()) == ["mine.yaml"]
 
+    def test_nothing_is_overwritten_and_nothing_half_done(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "src").mkdir()
+        (tmp_path / "src" / "hello.lua").write_text("-- mine\n")
+        assert main(["init"]) == 1
+        assert "src/hello.lua exists already" in capsys.readouterr().err
+        assert (tmp_path / "src" / "hello.lua").read_text() == "-- mine\n"
+        (tmp_path / "file").write_text("")
+        assert main(["init", "-d", "file"]) == 1
+        assert "file is no directory" in capsys.readouterr().err
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "src"]
+
+    def test_an_application_in_the_directory_itself_stays_there(self, tmp_path: Path) -> None:
+        from node.project import load_project
+
+        (tmp_path / "_index.yaml").write_text("namespace: a\nname: h\nkind: process.host\n")
+        assert main(["init"]) == 0
+        assert [entry.id for entry in load_project(tmp_path).entries] == ["a:h"]
+
+    def test_directories_and_lock_file_may_be_named(self, tmp_path: Path) -> None:
+        from node.project.layout import read_layout
+
+        assert main(["init", "-d", "my: code", "--modules-dir", "deps", "-l", "deep/wippy.lock"]) == 0
+        layout = read_layout(tmp_path / "deep", {})
+        assert layout.problems == []
+        assert layout.source == tmp_path / "deep" / "my: code"
+        assert layout.modules == tmp_path / "deep" / "deps"
+
 
 class TestFailures:
     def test_without_a_cluster_it_says_what_to_do(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +170,21 @@ class TestFailures:
 
     @pytest.mark.parametrize(
         "verb",
-        ["nodes", "registry list", "registry push", "config list", "config set app:a b=1 --timeout 300ms"],
+        [
+            "nodes",
+            "ps",
+            "registry list",
+            "registry show app:a",
+            "registry push",
+            "registry diff",
+            "registry diff v0 v1",
+            "registry history",
+            "registry rollback v0",
+            "registry watch",
+            "config list",
+            "config set app:a b=1 --timeout 300ms",
+            "config unset app:a",
+        ],
     )
     def test_every_verb_names_the_server(
         self, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -153,7 +197,20 @@ class TestFailures:
 
     @pytest.mark.parametrize(
         "arguments",
-        [["nonsense"], ["call"], ["nodes", "--format", "xml"], ["registry", "nonsense"], ["up", "--nodes", "0"]],
+        [
+            ["nonsense"],
+            ["call"],
+            ["nodes", "--format", "xml"],
+            ["registry", "nonsense"],
+            ["up", "--nodes", "0"],
+            ["registry", "show"],
+            ["registry", "push", "--take", "both"],
+            ["registry", "list", "--origin", "heaven"],
+            ["registry", "history", "--limit", "-1"],
+            ["ps", "--limit", "0"],
+            ["ps", "--no-such"],
+            ["doctor", "now"],
+        ],
         ids=" ".join,
     )
     def test_wrong_usage_is_code_2(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +221,31 @@ class TestFailures:
         servers = ["--nats", "nats://127.0.0.1:1", "--etcd", "http://127.0.0.1:1"]
         assert main(["send", "counter", "add", "{n: 1", *servers]) == 2
         assert "expected JSON" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "verb",
+        [
+            "registry diff v0 here",
+            "registry push nowhere",
+            "registry push --timeout soon",
+            "registry rollback here",
+            "registry rollback v0 --timeout 0s",
+            "registry list --meta x",
+            "doctor --timeout -1s",
+            "send {x t",
+            "call {n1@app:p|} get",
+            "cancel {n1@app:p",
+            "terminate {}",
+        ],
+    )
+    def test_arguments_that_make_no_sense_are_wrong_usage_whatever_the_cluster_does(
+        self, verb: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        servers = ["--nats", "nats://127.0.0.1:1", "--etcd", "http://127.0.0.1:1"]
+        assert main([*verb.split(), *servers]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(("error: ", "Usage: "))
+        assert "Traceback" not in said
 
     def test_up_wants_a_directory(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["up", "nowhere"]) == 2

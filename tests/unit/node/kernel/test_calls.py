@@ -157,3 +157,118 @@ def test_a_call_from_outside_is_answered_with_value_or_error(world: World) -> No
 def test_a_process_is_no_function(world: World) -> None:
     world.entry("app:p", "return { main = function() end }")
     assert main(world, 'local _, err = funcs.call("app:p") return err:kind()') == b"Invalid"
+
+
+class TestRetry:
+    """The option ``retry`` of executors."""
+
+    def run(self, world: World, retry: str, *, good_from: int = 3, error: str = "kind = errors.UNAVAILABLE") -> object:
+        """[what the call gave, how often it ran]; the function works from its ``good_from``-th run on."""
+        world.function(
+            "app:flaky",
+            f"""return {{ main = function(counter, list)
+                list[1] = list[1] + 1
+                local n = require("funcs").call("app:count", counter)
+                if n >= {good_from} then return {{ n, list[1] }} end
+                return nil, errors.new({{ message = "run " .. n, {error} }})
+            end }}""",
+            modules=["funcs"],
+        )
+        world.function(
+            "app:count",
+            """return { main = function(counter)
+                process.send(counter, "count", process.pid())
+                return process.inbox():receive():payload():data()
+            end }""",
+        )
+        world.entry(
+            "app:counter",
+            """return { main = function()
+                local n = 0
+                while true do
+                    n = n + 1
+                    local m = process.inbox():receive()
+                    process.send(m:from(), "n", n)
+                end
+            end }""",
+        )
+        return main(
+            world,
+            f"""local counter = process.spawn("app:counter", "app:processes")
+            local executor = assert(funcs.new():with_options({{ retry = {retry} }}))
+            local value, err = executor:call("app:flaky", counter, {{ 0 }})
+            local runs = funcs.call("app:count", counter) - 1
+            return {{ value or err:message(), runs }}""",
+        )
+
+    def test_a_call_that_fails_for_a_moment_is_tried_again(self, world: World) -> None:
+        assert self.run(world, "{ max_attempts = 5, initial_delay = 1 }") == [[3, 1], 3]
+
+    def test_the_last_error_is_given_when_all_attempts_failed(self, world: World) -> None:
+        assert self.run(world, "{ max_attempts = 3, initial_delay = '1ms' }", good_from=9) == [b"run 3", 3]
+
+    def test_one_attempt_is_no_retry(self, world: World) -> None:
+        assert self.run(world, "{ max_attempts = 1 }") == [b"run 1", 1]
+
+    def test_an_error_that_says_it_is_final_is_not_tried_again(self, world: World) -> None:
+        final = "kind = errors.UNAVAILABLE, retryable = false"
+        assert self.run(world, "{ max_attempts = 5, initial_delay = 1 }", error=final) == [b"run 1", 1]
+        for kind in ("INVALID", "PERMISSION_DENIED", "INTERNAL"):
+            fresh = World()
+            error = f"kind = errors.{kind}"
+            assert self.run(fresh, "{ max_attempts = 5, initial_delay = 1 }", error=error) == [b"run 1", 1]
+
+    def test_the_pauses_grow(self, world: World) -> None:
+        self.run(world, "{ max_attempts = 4, initial_delay = 100, backoff_factor = 2 }", good_from=4)
+        assert 0.7 <= world.clock.passed < 1.5
+
+    def test_the_longest_pause_is_kept(self, world: World) -> None:
+        self.run(world, "{ max_attempts = 6, initial_delay = 100, max_delay = 100 }", good_from=6)
+        assert 0.5 <= world.clock.passed < 1.0
+
+    def test_a_canceled_future_is_not_tried_again(self, world: World) -> None:
+        world.function("app:never", "return { main = function() return nil, errors.new('again') end }")
+        assert main(
+            world,
+            """local time = require("time")
+            local f = funcs.new():with_options({ retry = { max_attempts = 9, initial_delay = 50 } }):async("app:never")
+            time.sleep("10ms")
+            local canceled = f:cancel()
+            time.sleep("200ms")
+            local _, err = f:result()
+            return { canceled, err:kind() }""",
+        ) == [True, b"Canceled"]
+        assert world.query(b"counters")[b"entries"][b"app:never"][b"spawned"] == 1
+
+    def test_the_end_of_the_caller_ends_the_attempts(self, world: World) -> None:
+        world.function("app:never", "return { main = function() return nil, errors.new('again') end }")
+        main(
+            world,
+            'funcs.new():with_options({ retry = { max_attempts = 9, initial_delay = 400 } }):async("app:never") '
+            'require("time").sleep("2ms")',
+        )
+        assert world.query(b"counters")[b"entries"][b"app:never"][b"spawned"] == 1
+        assert world.query(b"counters")[b"live"] == 0
+
+    def test_options_that_make_no_sense_are_invalid(self, world: World) -> None:
+        for retry in (
+            "1",
+            "{}",
+            "{ max_attempts = 0 }",
+            "{ max_attempts = 1.5 }",
+            "{ max_attempts = 2, initial_delay = 'soon' }",
+            "{ max_attempts = 2, initial_delay = 0 }",
+            "{ max_attempts = 2, initial_delay = 5, max_delay = 1 }",
+            "{ max_attempts = 2, backoff_factor = 0.5 }",
+        ):
+            body = f"local _, err = funcs.new():with_options({{ retry = {retry} }}) return err:kind()"
+            assert main(world, body) == b"Invalid", retry
+
+    def test_options_that_need_what_is_not_there_are_unavailable(self, world: World) -> None:
+        for option in ("network = 'app:tor'", "['activity.retry_policy'] = {}", "['temporal.workflow.id'] = 'x'"):
+            body = f"local _, err = funcs.new():with_options({{ {option} }}) return err:kind()"
+            assert main(world, body) == b"Unavailable", option
+
+    def test_any_other_option_has_no_effect(self, world: World) -> None:
+        world.function("app:one", "return { main = function() return 1 end }")
+        assert main(world, "return funcs.new():with_options({ priority = 5, key = 'v' }):call('app:one')") == 1

@@ -66,9 +66,12 @@ def test_a_missing_import_is_not_found_with_the_way_to_it(world: World) -> None:
 
 def test_an_undeclared_module_is_refused_with_what_to_do(world: World) -> None:
     message = world.outcome('require("json")', modules=["time"])[6][b"message"].decode()
-    assert "module 'json' is not available" in message
-    assert "'modules'" in message
-    assert "time" in message
+    assert "module 'json' is not available to app:main1: its entry needs 'modules: [json, time]'" in message
+
+
+def test_a_library_that_is_not_imported_is_refused_with_the_line_to_add(world: World) -> None:
+    message = world.outcome('require("helpers")')[6][b"message"].decode()
+    assert "there is no such module; for a library of your own add 'imports: {helpers: namespace:entry}'" in message
 
 
 def test_an_import_can_name_a_module_of_the_runtime(world: World) -> None:

@@ -1,5 +1,7 @@
 from typing import Any
 
+import pytest
+
 from cluster.errors import Problem
 from cluster.registry.entry import Entry
 from node.kinds import Checker, check_entry, check_state, imported_ids
@@ -61,13 +63,75 @@ class TestReferences:
         entries = [HOST, service("s", "gone", lifecycle={"auto_start": "maybe"})]
         assert [problem.field for problem in check_state(entries)] == ["lifecycle.auto_start", "process"]
 
+    def test_a_missing_field_does_not_hide_a_missing_reference(self) -> None:
+        entries = [
+            lua("p"),
+            Entry("app:s", "process.service", {}, {"process": "gone", "lifecycle": {"requires": ["none"]}}),
+            Entry("app:r", "env.storage.router", {}, {}),
+            Entry("app:c", "process.lua", {}, {"imports": {"l": "lib"}}),
+        ]
+        found = [f"{problem.entry} {problem.field}" for problem in check_state(entries)]
+        assert sorted(found) == [
+            "app:c imports.l",
+            "app:c source",
+            "app:r storages",
+            "app:s host",
+            "app:s lifecycle.requires.0",
+            "app:s process",
+        ]
+
     def test_excused_references_are_not_missed(self) -> None:
         assert Checker().problems([HOST, service("s", "gone")], lambda id: id == "app:gone") == []
 
     def test_a_reference_that_only_the_environment_knows_is_not_judged(self) -> None:
-        assert check_state([HOST, lua("p"), service("s", "p", "${env:HOST}")]) == []
+        variables = [
+            Entry("app:os", "env.storage.os"),
+            Entry("app:where", "env.variable", {}, {"variable": "HOST", "storage": "os"}),
+        ]
+        for name in ("HOST", "app:where"):
+            assert check_state([HOST, lua("p"), *variables, service("s", "p", f"${{env:{name}}}")]) == []
         found = check_state([HOST, lua("p"), service("s", "p", "${env:HOST|gone}")])
         assert [problem.field for problem in found] == ["host"]
+
+    def test_a_variable_without_default_must_be_declared(self) -> None:
+        declared = Entry("app:v", "env.variable", {}, {"variable": "HOST", "storage": "gone"})
+        found = check_state([lua("p"), declared, service("s", "p", "${env:HOTS}", input=["${env:A|b} ${env:C}"])])
+        assert lines(found) == [
+            "app:v: storage: there is no entry app:gone; expected an env.storage entry",
+            "app:s: host: there is no variable HOTS; did you mean 'HOST'?; declare it with an env.variable entry, or "
+            "give a default",
+            "app:s: input.0: there is no variable C; declare it with an env.variable entry, or give a default",
+        ]
+
+    def test_a_variable_in_code_or_free_data_need_not_be_declared(self) -> None:
+        free = Entry("app:c", "registry.entry", {}, {"url": "${env:NOBODY}"})
+        assert check_state([free, lua("p", source='return "${env:NOBODY}"')]) == []
+
+    @pytest.mark.parametrize(
+        ("text", "wrong"),
+        [
+            ("${env:A|${env:B|x}}", "a placeholder can't hold another one"),
+            ("${env:}", "expected ${env:NAME}"),
+            ("${env:A", "expected ${env:NAME}"),
+            ("x $${env:A} ${env:B|}", ""),
+        ],
+    )
+    def test_a_malformed_placeholder_is_a_problem_of_its_field(self, text: str, wrong: str) -> None:
+        found = check_entry(service("s", "p", "h", input=[text]))
+        assert [problem.field for problem in found] == (["input.0"] if wrong else [])
+        assert all(problem.message.startswith(wrong) for problem in found)
+
+    def test_a_placeholder_in_a_field_of_code_is_refused(self) -> None:
+        found = check_entry(lua("p", method="${env:METHOD|main}", imports={"l": "app:${env:LIB}"}))
+        assert [problem.field for problem in found] == ["imports.l", "method"]
+        assert found[0].message.startswith("a variable can't stand here")
+
+    def test_references_may_be_written_as_maps(self) -> None:
+        parts = service("s", "p")
+        parts.data.update(process={"name": "p"}, host={"ns": "app", "name": "h"})
+        assert check_state([HOST, lua("p", imports={"j": {"name": "json"}}), parts]) == []
+        parts.data.update(host={"ns": "app", "name": "h", "x": 1})
+        assert [problem.field for problem in check_state([HOST, lua("p"), parts])] == ["host"]
 
 
 class TestCircles:
@@ -109,6 +173,18 @@ class TestCircles:
             ("app:r", "storages"),
             ("app:s", "lifecycle.requires"),
         ]
+
+    def test_a_circle_over_any_references_is_named_with_all_its_entries(self) -> None:
+        entries = [
+            Entry("app:file", "env.storage.file", {}, {"file_path": "${env:DIR|data}/settings.env"}),
+            Entry("app:both", "env.storage.router", {}, {"storages": ["file"]}),
+            Entry("app:dir", "env.variable", {}, {"storage": "both", "variable": "DIR"}),
+        ]
+        assert lines(check_state(entries)) == ["app:both: in a circle: app:both -> app:file -> app:dir -> app:both"]
+
+    def test_what_applications_read_by_themselves_may_name_each_other(self) -> None:
+        entries = [Entry(f"app:{n}", "registry.entry", {"parent": f"app:{m}"}) for n, m in ("ab", "ba")]
+        assert check_state(entries) == []
 
 
 class TestUniqueness:

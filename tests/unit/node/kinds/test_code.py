@@ -3,6 +3,7 @@ import pytest
 from cluster.errors import Invalid
 from cluster.registry.entry import Entry
 from node.kinds import code_package, commands
+from node.kinds.code import made_of
 from node.lua.dialect import transform
 
 
@@ -37,6 +38,16 @@ def test_a_library_has_no_method_and_a_function_defaults_to_main() -> None:
 def test_what_is_no_sound_code_gives_no_package(kind: str, data: dict[str, object]) -> None:
     with pytest.raises(Invalid):
         code_package(Entry("app:x", kind, {}, data), 0)
+
+
+def test_what_code_is_made_of_is_found_through_libraries_of_libraries() -> None:
+    def code(name: str, **imports: str) -> Entry:
+        return Entry(f"app:{name}", "library.lua", {}, {"source": "return 1", "imports": imports})
+
+    entries = {each.id: each for each in (code("a", b="b", j=":json"), code("b", c="c", gone="gone"), code("c", b="b"))}
+    assert made_of("app:a", entries.get) == {"app:a", "app:b", "app:c"}
+    assert made_of("app:c", entries.get) == {"app:b", "app:c"}, "a circle ends"
+    assert made_of("app:gone", entries.get) == frozenset()
 
 
 def test_commands_are_listed_by_name_with_their_entries() -> None:

@@ -1,7 +1,10 @@
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cluster.errors import Invalid
 from cluster.registry.entry import Entry
@@ -83,7 +86,23 @@ class TestRefusals:
         ("kind", "data", "message"),
         [
             ("process.lua", {}, "source: is required and missing"),
-            ("process.lua", {"source": ""}, "source: "),
+            ("process.lua", {"source": ""}, "source: expected at least one character, got ''"),
+            ("process.lua", {"source": 5}, "source: expected a valid string, got 5"),
+            ("process.lua", {"source": "x", "imports": ["a"]}, "imports: expected a map of fields, got ['a']"),
+            ("process.lua", {"source": "x", "pool": {"size": True}}, "pool.size: expected a number, got true"),
+            ("store.memory", {"max_size": True}, "max_size: expected a number, got true"),
+            ("store.memory", {"max_size": 1.5}, "max_size: expected a valid integer, got a number with a fractional"),
+            ("store.memory", {"max_size": [1]}, "max_size: expected a valid integer, got [1]"),
+            ("store.memory", {"max_size": None}, "max_size: expected a valid integer, got None"),
+            ("process.host", {"host": {"workers": False}}, "host.workers: expected a number, got false"),
+            ("process.host", {"lifecycle": {"auto_start": "maybe"}}, "lifecycle.auto_start: expected a valid boolean"),
+            (
+                "process.host",
+                {"lifecycle": {"restart": {"jitter": True}}},
+                "lifecycle.restart.jitter: expected a number",
+            ),
+            ("env.storage.file", {"file_path": "x", "dir_mode": True}, "dir_mode: expected permissions such as"),
+            ("store.kv.raft", {"namespace": "a" * 129}, "namespace: expected at most 128 characters"),
             ("process.lua", {"source": "x", "modules": "json"}, "modules: expected a valid list, got 'json'"),
             ("process.lua", {"source": "x", "module": []}, "module: unknown field 'module'; did you mean 'modules'?"),
             ("process.lua", {"source": "x", "imports": {"a": "b c"}}, "imports.a: name 'b c'"),
@@ -107,7 +126,7 @@ class TestRefusals:
             ("store.kv.raft", {"namespace": "_x"}, "namespace: expected a text that matches"),
             ("env.variable", {"storage": "s", "variable": "A-B"}, "variable: expected letters"),
             ("env.storage.file", {"file_path": "x", "file_mode": "rw"}, "file_mode: expected a valid integer"),
-            ("env.storage.router", {"storages": []}, "storages: "),
+            ("env.storage.router", {"storages": []}, "storages: expected at least one item, got []"),
             ("ns.dependency", {"component": "wippy"}, "component: expected organization/module"),
         ],
     )
@@ -187,3 +206,18 @@ class TestPlaceholders:
 
     def test_the_older_form_alone_without_value_is_refused(self) -> None:
         assert "not registered" in refusals("store.kv.raft", {"namespace_env": "NS"})[0]
+
+
+def test_the_documented_rule_of_a_host_says_what_its_programs_may_change() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "live-change.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    ((name, kind, data),) = [(each.pop("name"), each.pop("kind"), each) for each in yaml.safe_load(text)]
+    host = decode(Entry(f"app:{name}", kind, {}, data), lambda _: None)
+    assert isinstance(host, ProcessHost)
+    assert host.registry.write == ["app", "tools.*"]
+
+
+@pytest.mark.parametrize("pattern", ["", "a*b", "tools.(x"])
+def test_a_rule_that_is_no_pattern_is_refused_with_its_place(pattern: str) -> None:
+    with pytest.raises(Invalid, match="write"):
+        decode(Entry("app:h", "process.host", {}, {"registry": {"write": [pattern]}}), lambda _: None)

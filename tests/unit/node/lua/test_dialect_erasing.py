@@ -147,11 +147,22 @@ class TestAliases:
         source = 'print(type(x), type"x") local type = type type = 5 x.type = type\ntype()'
         assert erased(source) == source
 
-    def test_a_name_used_as_a_value_becomes_a_local_on_its_line(self) -> None:
-        source = "type Point = {\n x: number }\nlocal p = Point(data)\nlocal q = Point:is(data)"
+    @pytest.mark.parametrize(
+        "use",
+        [
+            "local p = Point(data)",
+            "local q = Point:is(data)",
+            "return Point",
+            "t[Point] = f",
+            "local function f() local Point = {} end return Point.name",
+        ],
+    )
+    def test_a_name_used_as_a_value_is_told_to_the_vm_on_the_first_line(self, use: str, loads: Loads) -> None:
+        source = f"type Point = {{\n x: number }}\n{use}"
         lines = erased(source).split("\n")
-        assert lines[0].startswith('local Point=__w_type"Point";')
-        assert len(lines) == 4
+        assert lines[0].startswith('__w_type(_ENV,{"Point"});')
+        assert len(lines) == 3
+        assert loads(transform(source, "chunk")) == ""
 
     @pytest.mark.parametrize(
         "use",
@@ -160,15 +171,13 @@ class TestAliases:
             "x.Point = y.Point y:Point()",
             "t = { Point = 1 }",
             "goto Point ::Point::",
-            "local Point = {} Point.new()",
-            "local function Point() end Point()",
+            "local Point = {}",
+            "local function Point() end",
             "function Point() end Point()",
-            "function f(Point) return Point end",
-            "for Point in x do print(Point) end",
             "Point = {} print(Point)",
         ],
     )
-    def test_a_name_that_only_annotates_or_is_bound_leaves_nothing(self, use: str, loads: Loads) -> None:
+    def test_a_name_that_only_annotates_or_gets_a_value_leaves_nothing(self, use: str, loads: Loads) -> None:
         text = transform(f"type Point = {{x: number}}\n{use}", "chunk")
         assert "__w_type" not in text
         assert loads(text) == ""

@@ -114,11 +114,20 @@ class TestLocals:
         source = "\n".join(f"local function f{n}() local a, b, c, d end" for n in range(100))
         assert transform(source, "chunk").startswith(PROLOGUE + "local")
 
-    def test_a_type_name_gets_no_local_where_there_is_no_room(self, vm: Any) -> None:
+    def test_a_type_can_be_a_value_where_there_is_no_room_for_another_local(self, vm: Any) -> None:
         source = "type P = {}\n" + "\n".join(f"local v{n} = {n}" for n in range(200)) + "\nreturn P"
-        assert vm.run(transform(source, "chunk")) is None
+        assert vm.run(DECLARE + transform(source, "chunk")) == b"type P"
 
 
-def test_a_type_used_as_a_value_fails_when_it_runs_and_says_its_name(vm: Any) -> None:
-    assert vm.run("__w_type = function(name) return 'type ' .. name end") is None
-    assert vm.run(transform("type Point = {x: number}\nreturn Point", "chunk")) == b"type Point"
+DECLARE = "__w_type = function(env, names) for _, name in ipairs(names) do env[name] = 'type ' .. name end end "
+
+
+def test_types_read_as_variables_are_told_to_the_vm_before_the_chunk_runs(vm: Any) -> None:
+    source = "local function f() return Point end\nlocal seen = f()\ntype Point = {x: number}\nreturn seen"
+    assert vm.run(DECLARE + transform(source, "chunk")) == b"type Point"
+
+
+def test_what_is_put_in_front_is_no_function_to_call(vm: Any) -> None:
+    for before in ("", "type P = {} "):
+        source = before + "(function() x = 5 end)() return P, x"
+        assert vm.run(DECLARE + transform(source, "chunk"))[1] == 5

@@ -18,7 +18,8 @@ NOW = 1735484645123456789  # 2024-12-29T15:04:05.123456789Z
 def module() -> Vm:
     vm = Vm()
     vm.lua.globals()[b"make"] = vm.load("node.modules", "time.lua")
-    vm.run(f"time = make({{ errors = errors, now_ns = function() return {NOW} end }})")
+    asked = "function(_, _, name) return nil, errors.new({ kind = 'NotFound', message = 'no time zone ' .. name }) end"
+    vm.run(f"time = make({{ errors = errors, now_ns = function() return {NOW} end, call = {asked} }})")
     return vm
 
 
@@ -223,7 +224,7 @@ class TestLocations:
             == "17:04 +02:00"
         )
 
-    @pytest.mark.parametrize(("name", "kind"), [("America/New_York", b"Unavailable"), ("", b"Invalid")])
+    @pytest.mark.parametrize(("name", "kind"), [("No/Where", b"NotFound"), ("", b"Invalid")])
     def test_others_are_refused_by_name(self, module: Vm, name: str, kind: bytes) -> None:
         found, message = module.run(f"local l, e = time.load_location('{name}') return e:kind(), e:message()")
         assert found == kind

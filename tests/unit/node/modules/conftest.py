@@ -20,6 +20,7 @@ class FakeVm:
     """Collects items; ``answer`` waits for the result of an operation."""
 
     slot: int = 1
+    host_id: str = "app:processes"
     posted: list[list[Any]] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from cluster.registry import (
     VersionNotFound,
     build_delta,
 )
+from node.modules.permits import EVERY_NAMESPACE, Permits
 from node.modules.registry import RegistryModule
 
 
@@ -60,9 +61,13 @@ class FakeRegistry:
             raise VersionNotFound(version, 0, len(self.states) - 1)
         return self.states[version]
 
-    async def apply_version(self, version: int, author: str = "") -> Restored:
+    async def apply_version(
+        self, version: int, author: str = "", permit: Callable[[Changeset], None] | None = None
+    ) -> Restored:
         target = await self.state_at(version)
         changes = build_delta(self.state.base.values(), target.base.values())
+        if permit is not None:
+            permit(changes)
         self.states.append(self.state.advance(changes, self.state.version + 1))
         return Restored(self.state.version, version, len(changes), ())
 
@@ -91,7 +96,10 @@ def registry() -> FakeRegistry:
 
 @pytest.fixture
 async def asker(asking: Any, registry: FakeRegistry) -> Any:
-    return await asking(RegistryModule(registry))
+    """Everything may be changed, unless the host's entry says otherwise."""
+    return await asking(
+        RegistryModule(registry, Permits(lambda id: registry.state.get(id), lambda _: None, EVERY_NAMESPACE))
+    )
 
 
 class TestReading:
@@ -203,6 +211,74 @@ class TestApply:
         error = await asker.error("registry", "apply", [create("a")], 0)
         assert (error[b"kind"], error[b"retryable"]) == (b"Timeout", False)
         assert error[b"details"] == {b"outcome": b"unknown"}
+
+
+def host(*namespaces: str) -> dict[bytes, Any]:
+    """An operation that lets the programs of the caller's host change these namespaces."""
+    data = {b"registry": {b"write": [each.encode() for each in namespaces]}}
+    return {b"kind": b"entry.create", b"entry": {b"id": b"app:processes", b"kind": b"process.host", b"data": data}}
+
+
+class TestPermits:
+    async def test_a_host_without_a_rule_has_that_of_the_node_and_the_refusal_names_both_places(
+        self, asking: Any, registry: FakeRegistry
+    ) -> None:
+        asker = await asking(RegistryModule(registry, Permits(lambda id: registry.state.get(id), lambda _: None, ())))
+        with structlog.testing.capture_logs() as logs:
+            error = await asker.error("registry", "apply", [create("a")], 0)
+        assert (error[b"kind"], error[b"retryable"]) == (b"PermissionDenied", False)
+        assert error[b"message"] == (
+            b"programs on app:processes may not change app: the entry app:processes has no registry.write, and the"
+            b" setting registry.write allows nothing, as is the default with external servers; name the namespace in"
+            b" either"
+        )
+        (line,) = logs
+        assert (line["log_level"], line["pid"], line["entry"]) == (
+            "warning", "{node-1@app:processes|1-1}", "app:main"
+        )  # fmt: skip
+        assert (line["host"], line["namespaces"], line["entries"]) == ("app:processes", ["app"], ["app:tool.a"])
+        assert registry.state.version == 0
+
+    async def test_the_entry_of_the_host_decides_namespace_by_namespace(
+        self, asker: Any, registry: FakeRegistry
+    ) -> None:
+        await asker.value("registry", "apply", [host("tools.*", "own")], 0)
+
+        def entry(id: bytes) -> dict[bytes, Any]:
+            return {b"kind": b"entry.create", b"entry": {b"id": id, b"kind": b"registry.entry"}}
+
+        version = await asker.value("registry", "apply", [entry(b"tools.web:x"), entry(b"own:x")], 1)
+        for id in (b"app:x", b"tools:x", b"tools.web.deep:x", b"owner:x"):
+            error = await asker.error("registry", "apply", [entry(b"own:y"), entry(id)], version)
+            assert error[b"kind"] == b"PermissionDenied", id
+            assert b"registry.write of the entry app:processes allows tools.*, own" in error[b"message"]
+            assert error[b"details"][b"namespaces"] == [id.partition(b":")[0]]
+        assert registry.state.version == version
+
+    async def test_going_back_touches_every_namespace_it_changes(self, asker: Any, registry: FakeRegistry) -> None:
+        await asker.value("registry", "apply", [create("a")], 0)
+        await asker.value("registry", "apply", [host("tools")], 1)
+        error = await asker.error("registry", "apply_version", 0)
+        assert (error[b"kind"], error[b"details"][b"namespaces"]) == (b"PermissionDenied", [b"app"])
+        assert registry.state.version == 2
+
+    async def test_a_host_whose_entry_can_not_be_used_may_change_nothing(
+        self, asker: Any, registry: FakeRegistry
+    ) -> None:
+        broken = host("app")
+        broken[b"entry"][b"data"][b"registry"] = {b"wirte": [b"app"]}
+        await asker.value("registry", "apply", [broken], 0)
+        error = await asker.error("registry", "apply", [create("a")], 1)
+        assert error[b"kind"] == b"PermissionDenied"
+        assert b"wirte" in error[b"message"]
+
+    async def test_what_operators_lay_over_entries_is_not_for_programs(
+        self, asker: Any, registry: FakeRegistry
+    ) -> None:
+        overlay = {b"kind": b"overlay", b"id": b"app:tool.calc", b"mapping": {b"precision": 9}, b"mod": 7}
+        error = await asker.error("registry", "apply", [overlay], 0)
+        assert error[b"kind"] == b"Invalid"
+        assert registry.state.version == 0
 
 
 class TestHistory:

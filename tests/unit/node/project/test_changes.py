@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import pytest
 
 from cluster.errors import Invalid
 from node.project import load_project
-from node.settings import Settings
+from node.settings import Settings, load_settings
 
 Write = Callable[[dict[str, str | bytes]], Path]
 
@@ -67,6 +68,49 @@ class TestOverrides:
         assert entries["app:conf"].data["items"] == ["x"]
         assert entries["app:conf"].data["text"] == 8
 
+    def test_lists_and_maps_are_set_as_json_and_what_is_none_is_a_text(self, root: Path) -> None:
+        entries = load(
+            root,
+            'app:conf:items=["a", {"b": 1.5}]',
+            'app:conf:deep={"x": null}',
+            "app:conf:pattern=[a-z]+",
+            "app:conf:open={",
+            "app:service:input=[1, true]",
+        )
+        data = entries["app:conf"].data
+        assert data == {"items": ["a", {"b": 1.5}], "deep": {"x": None}, "pattern": "[a-z]+", "open": "{"}
+        assert entries["app:service"].data["input"] == [1, True]
+
+    def test_the_section_sets_lists_maps_and_null(self, root: Path) -> None:
+        section = {"app:conf:items": [1, [2]], "app:conf:deep": {"er": {"list": []}}, "app:conf:none": None}
+        data = load(root, override=section)["app:conf"].data
+        assert data == {"items": [1, [2]], "deep": {"er": {"list": []}}, "none": None}
+
+    def test_a_key_that_holds_dots_is_found_as_a_whole(self, project: Write) -> None:
+        text = "namespace: a\nname: x\nkind: registry.entry\nmeta: {mcp.tool: false}\noptions: {allow.origins: no}\n"
+        entry = load(project({"src/_index.yaml": text}), "a:x:meta.mcp.tool=true", "a:x:options.allow.origins=all")[
+            "a:x"
+        ]
+        assert entry.meta == {"mcp.tool": True}
+        assert entry.data == {"options": {"allow.origins": "all"}}
+
+    def test_a_file_in_an_override_is_read_from_where_the_entry_stands(self, root: Path, project: Write) -> None:
+        project({"src/other.lua": "return 2", "src/bad.lua": "x =\n\n= 1"})
+        assert load(root, "app:code:source=file://other.lua")["app:code"].data["source"] == "return 2"
+        section = {"app:code:source": "file://other.lua"}
+        assert load(root, override=section)["app:code"].data["source"] == "return 2"
+        assert load(root, "app:conf:link=file://other.lua")["app:conf"].data["link"] == "file://other.lua"
+        (line,) = refused(root, "app:code:source=file://none.lua")
+        assert line == "-o app:code:source: app:code: source: there is no file none.lua"
+        (line,) = refused(root, "app:code:source=file://../../x.lua")
+        assert "leads outside of app" in line
+        (line,) = refused(root, "app:code:source=file://bad.lua")
+        assert line.startswith("src/bad.lua:3: app:code: source: ")
+
+    def test_lua_in_an_override_that_is_wrong_is_placed_at_the_override(self, root: Path) -> None:
+        (line,) = refused(root, "app:code:source=return return")
+        assert line.startswith("-o app:code:source: app:code: source: ")
+
     @pytest.mark.parametrize(
         ("override", "message"),
         [
@@ -77,6 +121,10 @@ class TestOverrides:
             ("app:conf:items.x=1", "expected a position below 2"),
             ("app:conf:deep.er.value.x=1", "holds no fields"),
             ("app:conf:a..b=1", "expected a path"),
+            ("app:conf:data={}", "data can't be replaced as a whole"),
+            ("app:conf:meta=x", "meta can't be replaced as a whole"),
+            ("app:conf:name=x", "name can't be changed"),
+            ("app:host:host=[1]", "host: expected a map of fields"),
             ("app:host:kind=5", "expected a kind"),
             ("app:host:kind=nothing", "unknown kind"),
             ("app:host:host.workers=none", "host.workers: expected a valid integer"),
@@ -86,6 +134,20 @@ class TestOverrides:
         (line,) = refused(root, override)
         assert line.startswith(f"-o {override.partition('=')[0]}: ")
         assert message in line
+
+    def test_an_override_of_a_file_is_placed_there(self, root: Path, project: Write) -> None:
+        more = {"more.yaml": "override:\n  app:gone:x: 1\n  app:host:host.workers: none\n"}
+        project({".wippy.yaml": "override:\n\n  app:conf: 5\n  app:host:host.workers: none\n", **more})
+        files = [root / ".wippy.yaml", root / "more.yaml"]
+        settings = load_settings(root, files=files, sets=["override.app:none:a.b=1"])
+        with pytest.raises(Invalid) as raised:
+            load_project(root, settings=settings)
+        assert [str(problem).partition(": ")[0] for problem in raised.value.problems] == [
+            "--set override.app:none:a.b",
+            ".wippy.yaml:3",
+            "more.yaml:2",
+            "more.yaml:3",
+        ]
 
 
 class TestOwnSettings:
@@ -105,6 +167,8 @@ class TestDisable:
             ({"namespaces": ["legacy.*"]}, {"app:h", "legacy:h", "legacy.a.b:h"}),
             ({"namespaces": ["legacy.**"]}, {"app:h"}),
             ({"namespaces": ["**.b"]}, {"app:h", "legacy:h", "legacy.a:h"}),
+            ({"namespaces": ["**.legacy.**.a"]}, {"app:h", "legacy:h", "legacy.a.b:h"}),
+            ({"namespaces": ["leg*"]}, {"app:h", "legacy.a:h", "legacy.a.b:h"}),
             ({"namespaces": ["**"]}, set()),
             ({"entries": ["legacy.**:h"]}, {"app:h"}),
             ({"entries": ["*:x*"]}, {"app:h", "legacy:h", "legacy.a:h", "legacy.a.b:h"}),
@@ -121,6 +185,18 @@ class TestDisable:
             }
         )
         assert set(load(root, disable=disable)) == left
+
+    @pytest.mark.parametrize(
+        ("disable", "message"),
+        [
+            ({"namespaces": ["app:host"]}, "expected patterns of namespaces such as legacy.**, got 'app:host'"),
+            ({"entries": ["app.host"]}, "expected patterns of ids such as app:test*, got 'app.host'"),
+            ({"entries": ["app:"]}, "expected patterns of ids"),
+        ],
+    )
+    def test_a_pattern_that_could_meet_nothing_is_refused(self, disable: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            Settings.model_validate({"disable": disable})
 
     def test_a_reference_to_a_disabled_entry_is_missing(self, root: Path) -> None:
         (line,) = refused(root, disable={"entries": ["app:code"]})

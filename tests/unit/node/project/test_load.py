@@ -1,5 +1,7 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +107,8 @@ class TestInlining:
             ("file://../../nothing.lua", "leads outside of app"),
             ("file://none.lua", "there is no file none.lua"),
             ("file://sub", "sub is not a file"),
+            ("file://circle.lua", "circle.lua can't be read: "),
+            ("file://sub/x/y.lua", "sub/x/y.lua can't be read: Not a directory"),
             ("file://", "got no path"),
             ("file://latin.lua", "latin.lua is not UTF-8 text: byte 0xe9 at 3"),
         ],
@@ -118,6 +122,7 @@ class TestInlining:
                 "src/latin.lua": b"-- \xe9\n",
             }
         )
+        (root / "src/circle.lua").symlink_to(root / "src/circle.lua")
         (root / "src/link.lua").symlink_to(root.parent / "outside.lua")
         (root / "src/linked").symlink_to(root.parent)
         line = only(root)
@@ -259,3 +264,122 @@ class TestCommands:
         text = "namespace: a\nname: p\nkind: process.lua\nmeta: {command: {name: go, short: Goes}}\nsource: return 1\n"
         found = load_project(project({INDEX: text})).commands()
         assert [(each.name, each.entry, each.short) for each in found] == [("go", "a:p", "Goes")]
+
+
+def warned(root: Path) -> list[str]:
+    return [str(warning) for warning in load_project(root).warnings]
+
+
+class TestNastyFiles:
+    """Whatever lies below the sources: read, said, or none of our business; never a crash or a standstill."""
+
+    GOOD = "namespace: a\nname: h\nkind: process.host\n"
+
+    def test_syntax_errors_of_several_files_are_told_at_once_with_line_and_column(self, project: Write) -> None:
+        root = project(
+            {
+                "src/tab.yaml": "namespace: a\nentries:\n\t- x\n",
+                "src/list.yaml": "namespace: b\nentries: [1,\n",
+                "src/good.yaml": self.GOOD,
+                "src/latin.yaml": "namespace: c\n# \xe9\n".encode("latin-1"),
+                "src/utf16.yaml": self.GOOD.encode("utf-16"),
+                "src/zero.yaml": b"namespace: d\nname: \0\n",
+                "src/bomb.yaml": "namespace: e\na: &a [1]\n"
+                + "b: &b [*a, *a]\n"
+                + "".join(f"k{n}: &k{n} [{', '.join([f'*k{n - 1}' if n else '*b'] * 9)}]\n" for n in range(9)),
+            }
+        )
+        lines = refused(root)
+        expected = [
+            "src/bomb.yaml:9: more than 500000 values once aliases are expanded",
+            "src/latin.yaml:2: expected UTF-8 text, got byte 0xe9",
+            "src/list.yaml:3: not valid YAML: ",
+            "src/tab.yaml:3: not valid YAML: ",
+            "src/utf16.yaml:1: expected UTF-8 text, got byte 0xff",
+            "src/zero.yaml:2: not valid YAML: ",
+        ]
+        assert [line[: len(start)] for line, start in zip(lines, expected, strict=True)] == expected
+        assert lines[3].endswith("(column 1)")
+
+    def test_a_broken_file_that_names_no_namespace_is_not_ours_and_said(self, project: Write) -> None:
+        root = project({"src/good.yaml": self.GOOD, "src/chart/values.yaml": "a: {{ .Values.a }}: x\n  b: [\n"})
+        (line,) = warned(root)
+        assert line.startswith("src/chart/values.yaml:")
+        assert line.endswith("; not read")
+
+    def test_a_directory_named_like_a_file_is_a_directory(self, project: Write) -> None:
+        root = project({"src/x.yaml/y.yaml": self.GOOD})
+        assert ids(load_project(root)) == ["a:h"]
+        assert warned(root) == []
+
+    def test_empty_files_and_files_of_comments_are_nobodys(self, project: Write) -> None:
+        root = project(
+            {"src/good.yaml": self.GOOD, "src/a.yaml": "", "src/b.yaml": "# x\n", "src/c.yaml": b"\xef\xbb\xbf"}
+        )
+        assert warned(root) == []
+
+    def test_links_are_followed_inside_and_passed_over_elsewhere(self, project: Write) -> None:
+        root = project({"src/good.yaml": self.GOOD, "parts/other.yaml": self.GOOD.replace(": h", ": o")})
+        project({"../outside.yaml": self.GOOD.replace(": h", ": x")})
+        (root / "src/in.yaml").symlink_to(root / "parts/other.yaml")
+        (root / "src/out.yaml").symlink_to(root.parent / "outside.yaml")
+        (root / "src/deep").symlink_to(root / "parts")
+        (root / "src/loop").symlink_to(root / "src")
+        assert ids(load_project(root)) == ["a:h", "a:o"]
+        assert warned(root) == [
+            "src/deep: is a link to a directory and is not entered",
+            "src/loop: is a link to a directory and is not entered",
+            "src/out.yaml: is a link that leads outside of app and is not read",
+        ]
+
+    def test_links_in_a_circle_or_to_nothing_can_not_be_read(self, project: Write) -> None:
+        root = project({"src/good.yaml": self.GOOD})
+        (root / "src/a.yaml").symlink_to(root / "src/b.yaml")
+        (root / "src/b.yaml").symlink_to(root / "src/a.yaml")
+        (root / "src/c.yaml").symlink_to(root / "src/gone.yaml")
+        assert [line.partition(": ")[0] for line in refused(root)] == ["src/a.yaml", "src/b.yaml", "src/c.yaml"]
+
+    def test_a_pipe_is_not_waited_for(self, project: Write) -> None:
+        root = project({"src/good.yaml": self.GOOD})
+        os.mkfifo(root / "src/pipe.yaml")
+        assert warned(root) == ["src/pipe.yaml: is no regular file and is not read"]
+
+    def test_a_huge_file_is_refused_unread(self, project: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        root, size = project({"src/good.yaml": self.GOOD}), 9 * 1024**2
+        with (root / "src/huge.yaml").open("wb") as file:
+            file.truncate(size)
+        read, real = [], Path.read_bytes
+        monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or real(path))
+        assert only(root) == f"src/huge.yaml: file of {size} bytes is over the limit of 8388608 bytes; split it"
+        assert read == ["good.yaml"]
+
+    def test_a_directory_that_can_not_be_read_is_a_problem(
+        self, project: Write, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = project({"src/good.yaml": self.GOOD, "src/locked/x.yaml": self.GOOD})
+        scandir = os.scandir
+
+        def refusing(path: str) -> Any:
+            if str(path).endswith("locked"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refusing)
+        assert only(root) == "src/locked: can't be read: Permission denied"
+
+    def test_a_version_of_the_format_that_is_not_known_is_said(self, project: Write) -> None:
+        (line,) = warned(project({INDEX: "version: '2.0'\nnamespace: a\nentries: []\n"}))
+        assert line == "src/_index.yaml:1: version 2.0 of the file format is not known here; it is read as 1.0"
+        for known in ("1.0", "'1.0'", "1", ""):
+            assert warned(project({INDEX: f"version: {known}\nnamespace: a\nentries: []\n"})) == []
+
+    def test_the_version_of_a_single_entry_is_its_own_unless_it_is_that_of_the_format(self, project: Write) -> None:
+        text = "namespace: a\nname: c\nkind: registry.entry\nversion: {}\n"
+        assert load_project(project({INDEX: text.format("^1.2")})).entries[0].data == {"version": "^1.2"}
+        assert load_project(project({INDEX: text.format("'1.0'")})).entries[0].data == {}
+        assert "unknown field 'version'" in only(project({INDEX: f"version: 2\n{self.GOOD}"}))
+
+    def test_words_and_numbers_mean_what_yaml_1_2_says(self, project: Write) -> None:
+        text = "namespace: a\nname: c\nkind: registry.entry\nv: [on, no, y, 0600, 1_000, 12:30, 2024-01-01, true]\n"
+        data = load_project(project({INDEX: text})).entries[0].data
+        assert data == {"v": ["on", "no", "y", 0o600, "1_000", "12:30", "2024-01-01", True]}

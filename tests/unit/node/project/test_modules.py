@@ -6,6 +6,7 @@ import pytest
 
 from cluster.errors import Invalid
 from node.project import Project, load_project
+from node.project.contents import module_hash
 from node.project.versions import satisfies
 from node.settings import Settings
 
@@ -160,12 +161,166 @@ entries:
 """
         assert len(refused(project({"src/_index.yaml": text}))) == 5
 
+    def test_a_hole_that_stays_open_is_a_problem_when_requirements_are_strict(self, project: Write) -> None:
+        root = project({"src/_index.yaml": app(), f"{MODULE}/_index.yaml": JOBS})
+        (line,) = refused(root, registry={"strict_requirements": True})
+        assert line == (
+            f"{MODULE}/_index.yaml:3: acme.jobs:target: has no default and gets no value; "
+            "give parameter target in the ns.dependency of acme/jobs"
+        )
+        root = project({"src/_index.yaml": app("{name: target, value: x}")})
+        assert conf(load(root, registry={"strict_requirements": True}))["meta"] == {"db": "x"}
+
+    def test_a_null_default_is_none(self, project: Write) -> None:
+        hole = "name: r\nkind: ns.requirement\ndefault:\ntargets: [{entry: c, path: .x}]\n"
+        root = project(
+            {"src/a.yaml": f"namespace: a\n{hole}", "src/b.yaml": "namespace: a\nname: c\nkind: registry.entry\n"}
+        )
+        loaded = load(root)
+        assert loaded.entries[1].data == {}
+        assert [warning.entry for warning in loaded.warnings] == ["a:r"]
+
+    def test_what_is_appended_stands_in_the_list_once(self, project: Write) -> None:
+        holes = "".join(
+            f"  - {{name: r{n}, kind: ns.requirement, default: {value}, targets: [{{entry: c, path: '.list+='}}]}}\n"
+            for n, value in enumerate(["a", "b", "a", "1", "true", "1.0"])
+        )
+        root = project({"src/a.yaml": f"namespace: a\nentries:\n{holes}  - {{name: c, kind: registry.entry}}\n"})
+        (entry,) = [entry for entry in load(root).entries if entry.id == "a:c"]
+        assert entry.data == {"list": ["a", "b", 1, True, 1.0]}
+
+    @pytest.mark.parametrize("name", ["target", "acme.jobs:target", "jobs:target"])
+    def test_a_module_is_known_by_its_name_and_by_organization_and_module_as_namespace(
+        self, project: Write, name: str
+    ) -> None:
+        text = JOBS.replace("acme.jobs", "jobs")
+        root = project({"src/_index.yaml": app(f"{{name: '{name}', value: x}}"), f"{MODULE}/_index.yaml": text})
+        (entry,) = [entry for entry in load(root).entries if entry.id == "jobs:conf"]
+        assert entry.meta == {"db": "x"}
+
+    def test_a_bare_name_means_the_namespace_of_the_module_too_whoever_wrote_the_requirement(
+        self, project: Write
+    ) -> None:
+        own = "namespace: acme.jobs\nname: mine\nkind: ns.requirement\ntargets: [{entry: conf, path: .mine}]\n"
+        parameters = ("{name: target, value: x}", "{name: mine, value: 1}")
+        root = project({"src/_index.yaml": app(*parameters), "src/own.yaml": own, f"{MODULE}/_index.yaml": JOBS})
+        assert conf(load(root))["mine"] == 1
+
+    def test_a_placeholder_in_a_parameter_or_default_is_carried_as_it_is(self, project: Write) -> None:
+        text = JOBS.replace("default: 5", "default: '${env:SIZE|5}'")
+        parameter = "{name: target, value: '${env:DB}'}"
+        root = project({"src/_index.yaml": app(parameter), f"{MODULE}/_index.yaml": text})
+        assert conf(load(root))["meta"] == {"db": "${env:DB}"}
+        assert conf(load(root))["size"] == "${env:SIZE|5}"
+
+    def test_targets_do_not_share_a_value(self, project: Write) -> None:
+        text = """\
+namespace: a
+entries:
+  - {name: r, kind: ns.requirement, default: {deep: {}}, targets: [{entry: c, path: .x}, {entry: d, path: .x}]}
+  - {name: s, kind: ns.requirement, default: 1, targets: [{entry: c, path: .x.deep.y}]}
+  - {name: c, kind: registry.entry}
+  - {name: d, kind: registry.entry}
+"""
+        entries = {entry.id: entry.data for entry in load(project({"src/a.yaml": text})).entries}
+        assert (entries["a:c"], entries["a:d"]) == ({"x": {"deep": {"y": 1}}}, {"x": {"deep": {}}})
+        assert entries["a:r"]["default"] == {"deep": {}}
+
+    def test_a_target_in_a_file_that_can_not_be_read_is_not_missed(self, project: Write) -> None:
+        text = "namespace: a\nname: r\nkind: ns.requirement\ndefault: 1\ntargets: [{entry: b:c, path: .x}]\n"
+        (line,) = refused(project({"src/a.yaml": text, "src/b.yaml": "namespace: b\nname: [\n"}))
+        assert line.startswith("src/b.yaml:3: not valid YAML")
+
+    def test_a_file_is_not_brought_by_a_requirement(self, project: Write) -> None:
+        text = """\
+namespace: a
+entries:
+  - {name: r, kind: ns.requirement, default: "file://x.lua", targets: [{entry: p, path: .source}]}
+  - {name: p, kind: process.lua, source: return 1}
+"""
+        (line,) = refused(project({"src/a.yaml": text, "src/x.lua": "return 2"}))
+        assert line.startswith("src/a.yaml:3: a:r: targets.0: file://x.lua is not read")
+
 
 class TestFinding:
+    @pytest.mark.parametrize(
+        ("lock", "found"),
+        [
+            ("", "v1.10.0"),
+            ("modules: [{name: acme/jobs, version: v1.2.0}]\n", "v1.2.0"),
+            ("modules: [{name: acme/jobs, version: 1.9.0}]\n", "1.9.0"),
+        ],
+    )
+    def test_of_several_copies_the_pinned_or_the_newest_is_taken(self, project: Write, lock: str, found: str) -> None:
+        copies = {"jobs-v1.2.0": "v1.2.0", "jobs-v1.10.0": "v1.10.0", "jobs": "1.9.0"}
+        text = "namespace: acme.jobs\nname: v\nkind: registry.entry\nis: "
+        files: dict[str, str | bytes] = {
+            f".wippy/vendor/acme/{name}/_index.yaml": f"{text}{version}\n" for name, version in copies.items()
+        }
+        files[".wippy/vendor/acme/jobs/wippy.yaml"] = "version: 1.9.0\n"
+        files[".wippy/vendor/acme/jobs-viewer/_index.yaml"] = "namespace: v\nname: x\nkind: nonsense\n"
+        loaded = load(project({"src/_index.yaml": app(), "wippy.lock": lock, **files}))
+        assert [entry.data["is"] for entry in loaded.entries if entry.id == "acme.jobs:v"] == [found]
+
+    def test_another_version_than_the_pinned_one_is_refused(self, project: Write) -> None:
+        lock = "modules: [{name: acme/jobs, version: v1.2.0}]\n"
+        manifest = {f"{MODULE}/wippy.yaml": "version: 1.4.2\n"}
+        root = project({"wippy.lock": lock, "src/a.yaml": app(), f"{MODULE}/_index.yaml": JOBS, **manifest})
+        assert "wippy.lock pins v1.2.0, there is 1.4.2 in .wippy/vendor/acme/jobs" in refused(root)[0]
+
+    def test_a_copy_that_is_not_what_the_hash_says_is_refused(self, project: Write) -> None:
+        root = project({"src/a.yaml": app(), f"{MODULE}/_index.yaml": JOBS})
+        good = module_hash(root / MODULE, ())
+        project({"wippy.lock": f"modules: [{{name: acme/jobs, hash: {good}}}]\n"})
+        assert conf(load(root))["size"] == 5
+        project({f"{MODULE}/_index.yaml": JOBS.replace("default: 5", "default: 6")})
+        (line,) = refused(root)
+        assert f"{MODULE} is not what wippy.lock pins (hash {good[:12]}...): it was changed" in line
+        assert conf(load(root, workspace={"replacements": {"acme/jobs": str(root / MODULE)}}))["size"] == 6
+
+    def test_a_bundled_module_is_there_without_being_installed(self, project: Write) -> None:
+        text = "namespace: app\nname: terminal\nkind: ns.dependency\ncomponent: wippy/terminal\n"
+        more = "parameters: [{name: hide_logs, value: true}]\n"
+        loaded = load(project({"src/_index.yaml": text + more}))
+        (host,) = [entry for entry in loaded.entries if entry.id == "wippy.terminal:host"]
+        assert (host.kind, host.data) == ("terminal.host", {"lifecycle": {"auto_start": True}, "hide_logs": True})
+        assert loaded.warnings == ()
+
+    def test_the_projects_own_copy_stands_for_the_bundled_one(self, project: Write) -> None:
+        text = "namespace: app\nname: terminal\nkind: ns.dependency\ncomponent: wippy/terminal\n"
+        own = "namespace: wippy.terminal\nname: mine\nkind: process.host\n"
+        root = project({"src/_index.yaml": text, ".wippy/vendor/wippy/terminal/_index.yaml": own})
+        assert [entry.id for entry in load(root).entries] == ["app:terminal", "wippy.terminal:mine"]
+
+    @pytest.mark.parametrize(
+        ("manifest", "message"),
+        [
+            ("version: [\n", "wippy.yaml:2: not valid YAML"),
+            ("version: new\n", "wippy.yaml: version: expected a version such as 1.2.3, got 'new'"),
+            ("exclude: x\n", "wippy.yaml:1: exclude: expected a valid list"),
+            ("organization: acme\nmodule: other\n", "holds acme/other, not acme/jobs"),
+        ],
+    )
+    def test_a_wrong_manifest_is_said(self, project: Write, manifest: str, message: str) -> None:
+        root = project({"src/a.yaml": app(), f"{MODULE}/_index.yaml": JOBS, f"{MODULE}/wippy.yaml": manifest})
+        assert message in refused(root)[0]
+
+    @pytest.mark.parametrize(
+        ("modules", "message"),
+        [
+            ("[{name: acme/jobs}, {name: acme/jobs}]", "acme/jobs is pinned twice"),
+            ("[{name: acme/jobs, version: new}]", "expected a version such as 1.2.3, got 'new'"),
+            ("[{name: jobs}]", "expected organization/module, got 'jobs'"),
+        ],
+    )
+    def test_a_wrong_pin_is_said(self, project: Write, modules: str, message: str) -> None:
+        root = project({"wippy.lock": f"modules: {modules}\n", "src/a.yaml": "namespace: a\nentries: []\n"})
+        assert any(line.startswith("wippy.lock: ") and message in line for line in refused(root))
+
     def test_a_missing_module_is_one_problem_that_says_where_it_was_looked_for(self, project: Write) -> None:
         user = "  - {name: p, kind: process.lua, source: return 1, imports: {j: 'acme.jobs:lib'}}\n"
         (line,) = refused(project({"src/_index.yaml": app(more=user)}))
-        assert line.startswith("src/_index.yaml:5: app:dep: component: module acme/jobs is missing")
+        assert line.startswith("src/_index.yaml:5: app:dep: component: module acme/jobs can't be loaded")
         assert ".wippy/vendor/acme/jobs" in line
         assert "workspace.replacements" in line
 
@@ -174,9 +329,9 @@ class TestFinding:
         assert "jobs-v1.0.0.wapp is packed" in refused(root)[0]
 
     def test_a_pinned_module_is_read_without_being_asked_for(self, project: Write) -> None:
-        lock = "modules: [{name: acme/jobs, version: v1.2.0, hash: abc}]\n"
+        lock = "modules: [{name: acme/jobs, version: v1.2.0}]\n"
         files: dict[str, str | bytes] = {"wippy.lock": lock, "src/a.yaml": "namespace: a\nentries: []\n"}
-        assert "wippy.lock: module acme/jobs is missing" in refused(project(files))[0]
+        assert "wippy.lock: module acme/jobs can't be loaded" in refused(project(files))[0]
         root = project({**files, ".wippy/vendor/acme/jobs-v1.2.0/src/_index.yaml": JOBS})
         assert conf(load(root))["size"] == 5
 
@@ -192,6 +347,14 @@ class TestFinding:
         loaded = load(project({"wippy.lock": lock, "src/_index.yaml": app(), "mine/src/_index.yaml": JOBS}))
         assert conf(loaded)["size"] == 5
         assert any("workspace.replacements" in warning.message for warning in loaded.warnings)
+
+    @pytest.mark.parametrize(
+        "replacements", ["{jobs: ./mine}", "[{from: acme/jobs}]", "[x]", "5", "{acme/jobs: ./gone}"]
+    )
+    def test_a_wrong_replacement_is_said(self, project: Write, replacements: str) -> None:
+        root = project({"wippy.lock": f"replacements: {replacements}\n", "src/a.yaml": "namespace: a\nentries: []\n"})
+        (line,) = refused(root)
+        assert line.startswith("wippy.lock: ")
 
     def test_excluded_files_of_a_module_are_not_read(self, project: Write) -> None:
         root = project(

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 import yaml
 
-from node import documents
-from node.documents import MAX_DEPTH, parse_bytes, parse_document
+from cluster import documents
+from cluster.documents import MAX_DEPTH, parse_bytes, parse_document
 
 
 @pytest.fixture(params=["c", "python"], autouse=True)

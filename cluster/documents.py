@@ -113,7 +113,8 @@ def parse_document(text: str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
-        return _broken(file, f"not valid YAML: {what}", mark.line + 1 if mark else 0)
+        column = f" (column {mark.column + 1})" if mark else ""
+        return _broken(file, f"not valid YAML: {what}{column}", mark.line + 1 if mark else 0)
     except yaml.reader.ReaderError as error:
         line = text.encode()[: error.position].count(b"\n") + 1
         return _broken(file, f"not valid YAML: {error.reason} (character 0x{_code(error.character):02x})", line)

@@ -1,0 +1,323 @@
+"""The parts of a node, built and wired; ``node.main`` starts and stops them in order.
+
+Nothing here runs yet: constructors assign. What one part tells another is wired here and
+nowhere else, so that this file is the picture of the node.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from cluster.bus import Bus
+from cluster.claims import Claims
+from cluster.door import Door
+from cluster.envelope import Kind
+from cluster.etcd import Etcd, PrefixWatch, Room
+from cluster.events import EventBus
+from cluster.fencing import LeaseKeeper
+from cluster.keys import Keys
+from cluster.link import Limits
+from cluster.links import Links
+from cluster.members import Member, Members, Registration
+from cluster.names import Names, Scope
+from cluster.placement import ranking
+from cluster.registry import Collector, Folding, Keep, Registry, RegistryState
+from cluster.subjects import Subjects
+from cluster.tasks import Tasks
+from node.admin import Admin
+from node.admin import NodeState as Told
+from node.convergence import Convergence
+from node.deadletters import DeadLetters
+from node.doorman import Doorman
+from node.env import EnvRegistry
+from node.host import VmConfig, Watchdog
+from node.hosts import Hosts
+from node.kinds.check import Checker
+from node.kinds.code import code_package, is_code, made_of
+from node.limits import sizing
+from node.logs import Logs
+from node.modules import MODULES, Dispatcher, load_halves
+from node.modules.env import EnvModule
+from node.modules.events import EventsModule
+from node.modules.io import IoModule
+from node.modules.logger import LoggerModule
+from node.modules.names import NamesModule
+from node.modules.permits import EVERY_NAMESPACE, Permits
+from node.modules.registry import RegistryModule
+from node.modules.store import StoreModule
+from node.modules.time import TimeModule
+from node.output import Output
+from node.ownership import Ownership
+from node.parts import CAPABILITY, Parts
+from node.probes import ProbeServer
+from node.router import Router
+from node.settings import Settings
+from node.stores import Stores
+from node.supervisor import Supervisor
+from node.system_events import member_events, registry_events
+from node.variables import Variables
+from node.version import VERSION
+from node.view import NodeView
+
+if TYPE_CHECKING:
+    from node.main import NodeOptions
+
+log = structlog.get_logger("wippy.node")
+
+
+def build_parts(
+    options: NodeOptions,
+    embedded: bool,
+    etcd: Etcd,
+    watch: PrefixWatch,
+    keys: Keys,
+    subjects: Subjects,
+    bus: Bus,
+    keeper: LeaseKeeper,
+    ownership: Ownership,
+    incarnation: int,
+    make_registration: Callable[[], Registration],
+    output: Output,
+    logs: Logs,
+    tasks: Tasks,
+) -> Parts:
+    """Make and wire the parts of one node."""
+    settings, name = options.settings, options.node
+    members = Members(watch, keys)
+    names = Names(etcd, watch, keys, name)
+    claims = Claims(etcd, watch, keys, name)
+    link_limits = Limits(timeout=settings.cluster.link_timeout.total_seconds())
+    links = Links(bus.data, members, subjects, name, limits=link_limits, max_message=settings.limits.max_message)
+    router = Router(name, incarnation, links, names, DeadLetters(settings.limits.dead_letters))
+    events = EventBus(bus.data, subjects, name, incarnation)
+    checker = Checker(MODULES)
+    registry = Registry(etcd, watch, keys, name, lambda state: checker.problems(state.entries()), capability=CAPABILITY)
+    folding = Folding(etcd, watch, keys, registry, lambda: _registry_rank(members, name))
+    env = EnvRegistry(os.environ, options.directory)
+    stores = Stores(etcd, keys, env.lookup)
+    supervisor = Supervisor(
+        name,
+        incarnation,
+        router.ports,
+        claims,
+        members,
+        keys,
+        _Lease(keeper),
+        env.lookup,
+        lambda kind, service: events.send_local("supervisor", kind, service),
+    )
+    scope = _default_scope(settings, embedded)
+    io = IoModule(output, args=options.args)
+    dispatcher = Dispatcher(
+        [
+            RegistryModule(
+                registry, Permits(lambda id: registry.state.get(id), env.lookup, _writable(settings, embedded))
+            ),
+            EventsModule(events),
+            EnvModule(env),
+            TimeModule(),
+            StoreModule(stores, supervisor.fence_of),
+            io,
+            LoggerModule(min_level=settings.logmanager.min_level),
+            NamesModule(names, name, lambda: keeper.lease.id, default_scope=scope),
+        ]
+    )
+    hosts = Hosts(
+        name,
+        incarnation,
+        router,
+        dispatcher,
+        load_halves(),
+        VmConfig(
+            max_memory=settings.limits.vm_max_memory,
+            mailbox_limit=settings.limits.mailbox_limit,
+            mailbox_policy=settings.limits.mailbox_policy,
+            max_message=settings.limits.max_message,
+            default_scope=int(scope),
+        ),
+        lambda entry: _code(registry.state, entry),
+        lambda entry, config: sizing(entry, config, env.lookup),
+        lambda: {name: (held.pid, held.revision) for name, held in reversed(names.all())},
+        keeper,
+        lambda what, error: parts.fail(what, error),
+        io.terminals,
+        supervisor,
+    )
+    convergence = Convergence([Variables(env), stores, hosts, supervisor])
+    doorman = Doorman(router, name, incarnation)
+    door = Door(bus.data, subjects, name, incarnation, doorman.accept, max_message=settings.limits.max_message)
+    room = Room(etcd)
+    view = NodeView(
+        node=name,
+        version=VERSION,
+        incarnation=incarnation,
+        bus=bus,
+        links=links,
+        members=members,
+        registry=registry,
+        convergence=convergence,
+        room=room,
+        hosts=hosts,
+        router=router,
+        supervisor=supervisor,
+        events=events,
+        door=door,
+        keeper=keeper,
+        logs=logs,
+        state=lambda: parts.state,
+        metrics_address=lambda: parts.probes.address,
+    )
+    told = Told(
+        node=name,
+        health=view.health,
+        converged=view.converged,
+        processes=hosts.processes,
+        inspect=view.inspect,
+        stats=view.figures,
+        services=supervisor.stats,
+        dead_letters=view.dead_letters,
+    )
+    parts = Parts(
+        name=name,
+        settings=settings,
+        etcd=etcd,
+        watch=watch,
+        keys=keys,
+        subjects=subjects,
+        bus=bus,
+        members=members,
+        names=names,
+        claims=claims,
+        keeper=keeper,
+        ownership=ownership,
+        links=links,
+        router=router,
+        registry=registry,
+        folding=folding,
+        collector=Collector(
+            etcd,
+            keys,
+            lambda: _registry_rank(members, name),
+            keep=Keep(settings.registry.history_versions, settings.registry.history_size),
+        ),
+        room=room,
+        dispatcher=dispatcher,
+        hosts=hosts,
+        watchdog=Watchdog(hosts.vms),
+        supervisor=supervisor,
+        convergence=convergence,
+        events=events,
+        door=door,
+        admin=Admin(told, router.ports, names, tasks),
+        probes=_probes(settings, view),
+        io=io,
+        output=output,
+        logs=logs,
+        make_registration=make_registration,
+    )
+    _wire(parts, tasks)
+    return parts
+
+
+def _wire(parts: Parts, tasks: Tasks) -> None:
+    """What one part tells another."""
+    router, hosts, names = parts.router, parts.hosts, parts.names
+    parts.links.on_envelopes(router.from_link)
+    parts.links.on_down(router.node_down)
+    parts.links.on_congestion(router.congestion)
+    names.on_change(router.name_changed)
+    names.on_revoked(lambda name, pid: _revoke(parts, name, pid))
+    router.by_name_allowed = lambda lease: lease == parts.keeper.lease.id and parts.keeper.remaining() > 0
+    router.applied = lambda: parts.members.applied
+    hosts.on_ended(lambda pid, error: _release_names(parts, tasks, pid))
+
+    def registry_changed(before: RegistryState, after: RegistryState, changed: frozenset[str]) -> None:
+        code = {one for one in changed if _is_code(before, one) or _is_code(after, one)}
+        if code:
+            hosts.code_changed(code)
+            parts.supervisor.code_changed(lambda process: not code.isdisjoint(made_of(process, after.get)))
+        parts.convergence.aim(after, changed)
+        if parts.events.has_subscribers:
+            for event in registry_events(before, after, changed):
+                parts.events.send_local(event.system, event.kind, event.path, event.data)
+
+    def member_changed(before: Member | None, after: Member | None) -> None:
+        for event in member_events(before, after):
+            parts.events.send_local(event.system, event.kind, event.path, event.data)
+        router.nodes_changed(frozenset(member.node for member in parts.members.all()))
+        if before is not None and after is None and parts.is_own(before):
+            parts.ownership.on_unregistered()
+
+    parts.registry.on_change(registry_changed)
+    parts.members.on_change(member_changed)
+    parts.ownership.bind(parts.supervisor, parts.links, parts.register_again, names.lease_lost)
+
+
+class _Lease:
+    """The lease as the supervisor asks for it."""
+
+    def __init__(self, keeper: LeaseKeeper) -> None:
+        self.may_start_owned = keeper.may_start_owned
+        self.may_run_owned = keeper.may_run_owned
+        self._keeper = keeper
+
+    def current(self) -> int:
+        return self._keeper.lease.id
+
+
+def _revoke(parts: Parts, name: str, pid: str) -> None:
+    """A process of this node lost a cluster name: it is told, and lives."""
+    to = pid.encode("utf-8", "surrogateescape")
+    parts.supervisor.name_revoked(to, name)
+    reason = f"name revoked: {name}".encode("utf-8", "surrogateescape")
+    parts.router.route([int(Kind.CANCEL), to, b"", 0, reason])
+
+
+def _release_names(parts: Parts, tasks: Tasks, pid: bytes) -> None:
+    # also when it has no name yet: a registration may be under way
+    tasks.start(parts.names.release(pid.decode("utf-8", "surrogateescape")), "release names")
+
+
+def _is_code(state: RegistryState, id: str) -> bool:
+    entry = state.get(id)
+    return entry is not None and is_code(entry.kind)
+
+
+def _code(state: RegistryState, id: str) -> dict[bytes, Any]:
+    entry = state.get(id)
+    if entry is None:
+        raise LookupError(f"no entry {id!r} in the registry at v{state.version}")
+    if not is_code(entry.kind):
+        raise ValueError(f"entry {id!r} is a {entry.kind}, which is no code")
+    return code_package(entry, state.version)
+
+
+def _registry_rank(members: Members, node: str) -> int:
+    ranked = ranking("config", 0, [member.node for member in members.ready()])
+    return ranked.index(node) if node in ranked else len(ranked)
+
+
+def _default_scope(settings: Settings, embedded: bool) -> Scope:
+    """What a registration without a scope means: LOCAL on a stand-alone node, CONSISTENT in a cluster."""
+    if settings.names.default_scope is not None:
+        return Scope[settings.names.default_scope]
+    return Scope.LOCAL if embedded else Scope.CONSISTENT
+
+
+def _writable(settings: Settings, embedded: bool) -> Sequence[str]:
+    """The namespaces programs may change whose host's entry says nothing."""
+    if settings.registry.write is not None:
+        return settings.registry.write
+    return EVERY_NAMESPACE if embedded else ()
+
+
+def _probes(settings: Settings, view: NodeView) -> ProbeServer:
+    metrics, prometheus = settings.metrics, settings.prometheus
+    if not (prometheus.enabled and prometheus.address):
+        return ProbeServer(view, host=metrics.host, first=metrics.port, advertise=metrics.advertise)
+    host, _, port = prometheus.address.rpartition(":")
+    return ProbeServer(view, host=host or metrics.host, port=int(port), advertise=metrics.advertise)

@@ -1,0 +1,250 @@
+"""The replicas that live on this node: their processes, the claims they run under, their orderly end.
+
+What runs where is the supervisor's to decide; here it is done. A replica starts only under a
+claim that holds, is tied to it by a fence before anything it does leaves the VM, and its claim
+is given back only after its process has ended (fencing rules F4 and F5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from cluster.claims import Claim, Claims, ClaimState
+from cluster.keys import Keys
+from cluster.supervision import ServiceState
+from cluster.tasks import Tasks
+from node.claiming import RELEASE_DEADLINE, Claiming, Held, Key
+from node.fences import Fence, Fences
+from node.ports import Ports
+from node.replica import KILL_DEADLINE, Replica
+from node.wanted import Wanted
+
+log = structlog.get_logger("wippy.supervisor")
+
+SAY_WAITING = 5.0
+
+
+class Lease(Protocol):
+    """What services need of the lease keeper. Each claim names the lease it was made under."""
+
+    def current(self) -> int: ...
+
+    def may_start_owned(self, lease: int) -> bool: ...
+
+    def may_run_owned(self, lease: int) -> bool: ...
+
+
+@dataclass
+class Run:
+    """A replica here, and under what it was started."""
+
+    replica: Replica
+    wanted: Wanted
+    held: Held | None
+
+    @property
+    def claim(self) -> Claim | None:
+        return None if self.held is None else self.held.claim
+
+
+class Replicas:
+    """``requirements`` waits for what a service requires; ``wake`` is called whenever something happened."""
+
+    def __init__(
+        self,
+        node: str,
+        incarnation: int,
+        ports: Ports,
+        claims: Claims,
+        keys: Keys,
+        lease: Lease,
+        announce: Callable[[str, str], None],
+        requirements: Callable[[Wanted], Awaitable[None]],
+        wake: Callable[[], None],
+    ) -> None:
+        self._node = node
+        self._incarnation = incarnation
+        self._ports = ports
+        self._claims = claims
+        self._keys = keys
+        self._lease = lease
+        self._announce = announce
+        self._requirements = requirements
+        self._wake = wake
+        self.running: dict[Key, Run] = {}
+        self.stopping: dict[Key, asyncio.Task[None]] = {}
+        self._fences = Fences(lambda: {pid for run in self.running.values() if (pid := run.replica.pid)})
+        self._closed = False
+        self._tasks = Tasks("supervisor", self._broke)
+        self.claiming = Claiming(claims, self._tasks, wake)
+
+    async def close(self) -> None:
+        """Nothing is begun any more."""
+        self._closed = True
+        await self._tasks.close()
+
+    def of(self, service: str) -> list[tuple[Key, Run]]:
+        return [(key, run) for key, run in self.running.items() if key[0] == service]
+
+    def revise(self, key: Key, run: Run, wanted: Wanted) -> None:
+        """The replica goes on, kept in another way."""
+        run.wanted = wanted
+        run.replica.revise(wanted.spec)
+        if run.replica.pid is not None:
+            self._fence(run.replica.pid, key, run)
+
+    def start(self, key: Key, wanted: Wanted, claim: Claim | None) -> None:
+        if key in self.running:
+            return
+        replica = Replica(
+            key[0],
+            key[1],
+            wanted.spec,
+            self._ports,
+            self._node,
+            may_start=lambda: self._may_start(run),
+            ready=lambda: self._requirements(run.wanted),
+            fence=lambda pid: self._fence(pid, key, run),
+            on_pid=lambda pid: self._has_pid(key, run, pid),
+            on_rest=lambda state: self._has_rested(key, state),
+        )
+        run = self.running[key] = Run(replica, wanted, None if claim is None else Held(claim))
+        self._announce("service.start", key[0])
+        replica.start()
+
+    def _may_start(self, run: Run) -> bool:
+        return run.claim is None or self._lease.may_start_owned(run.claim.lease)
+
+    def runs(self, service: str) -> bool:
+        here = any(key[0] == service and run.replica.started.is_set() for key, run in self.running.items())
+        return here or any(claim.service == service and claim.state is not None for claim in self._claims.all())
+
+    def _fence(self, pid: bytes, key: Key, run: Run) -> None:
+        """Tie the process to its claim, for good: an ended one may have left something to write."""
+        if run.claim is not None:
+            fence = Fence(self._keys.service(*key), run.claim.token, run.claim.lease, not run.wanted.keeps)
+            self._fences.put(pid, fence)
+
+    def _has_pid(self, key: Key, run: Run, pid: bytes | None) -> None:
+        self._wake()
+        if pid is not None and run.held is not None and not self._closed:
+            since = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self.claiming.tell(key, run.held, ClaimState(self._node, pid.decode(), since, self._incarnation))
+
+    def _has_rested(self, key: Key, state: ServiceState) -> None:
+        """The replica came to rest by itself or because it was told to."""
+        self._wake()
+        if key not in self.stopping:
+            self._announce("service.stop", key[0])
+            log.info("service ended", service=key[0], replica=key[1], state=state.value)
+
+    def retire(self, key: Key, reason: str, *, release: bool = True, kill: bool = False) -> None:
+        """Stop a replica, if it is not stopping already, and give its claim back when it has ended."""
+        run = self.running[key]
+        if key not in self.stopping and not self._closed:
+            self.stopping[key] = self._tasks.start(self._end(key, run, reason, release), f"stop {key}")
+        if kill:
+            run.replica.kill(reason)
+
+    async def _end(self, key: Key, run: Run, reason: str, release: bool) -> None:
+        try:
+            await run.replica.stop(reason)
+            del self.running[key]
+            if run.held is not None:
+                run.held.over = True
+            self._announce("service.stop", key[0])
+            held = self._claims.get(*key)
+            if not release or run.claim is None or not self._lease.may_run_owned(run.claim.lease):
+                return  # it is kept, or ends with a lease that is not renewed any more
+            if held is not None and held.token == run.claim.token:
+                await self.claiming.release(key, run.claim.token)
+        finally:
+            self.stopping.pop(key, None)
+            self._wake()
+
+    async def all_ended(self, keys: Iterable[Key], reason: str) -> None:
+        """Stop these and wait, saying for whom."""
+        keys = [key for key in keys if key in self.running]
+        for key in keys:
+            self.retire(key, reason)
+        tasks = {self.stopping[key]: key for key in keys}
+        timeouts = [self.running[key].wanted.spec.lifecycle.stop_timeout.total_seconds() for key in keys]
+        deadline = time.monotonic() + max(timeouts, default=0.0) + KILL_DEADLINE + RELEASE_DEADLINE
+        while tasks and (left := deadline - time.monotonic()) > 0:
+            done, _ = await asyncio.wait(tasks, timeout=min(left, SAY_WAITING))
+            tasks = {task: key for task, key in tasks.items() if task not in done}
+            if tasks and not done:
+                waiting = sorted({key[0] for key in tasks.values()})
+                log.info("waiting for services to end; a second signal ends the node at once", services=waiting)
+        if tasks:
+            log.error("services did not end", services=sorted({key[0] for key in tasks.values()}))
+
+    def fence_of(self, pid: bytes) -> tuple[str, int] | None:
+        """The claim (key, token) under which the process runs or ran; None for one without."""
+        fence = self._fences.get(pid)
+        return None if fence is None else (fence.key, fence.token)
+
+    @property
+    def guarded(self) -> Collection[bytes]:
+        """Processes that run under a claim: ``may_act`` is to be asked before what they do leaves the VM."""
+        return self._fences.pids()
+
+    def may_act(self, pid: bytes) -> bool:
+        """Whether the lease of the process's claim holds. A process it does not hold for is killed."""
+        fence = self._fences.get(pid)
+        if fence is None or not fence.binding or self._lease.may_run_owned(fence.lease):
+            return True
+        for key, run in self.running.items():
+            if run.replica.pid == pid:
+                self.retire(key, "the lease is over", release=False, kill=True)
+                break
+        return False
+
+    def name_revoked(self, pid: bytes, name: str) -> None:
+        """A process lost a name. A service that ends because of that has not done its work."""
+        for run in self.running.values():
+            if run.replica.pid == pid:
+                run.replica.name_revoked(name)
+
+    def owns(self) -> bool:
+        """Whether something that was claimed lives here or is being started."""
+        return any(not self.running[key].replica.finished.is_set() for key in self.owned())
+
+    def stats(self) -> list[dict[str, Any]]:
+        """The replicas here, and of the other nodes what their claims say."""
+        rows = [{"node": self._node, **asdict(run.replica.stats())} for run in self.running.values()]
+        for claim in self._claims.all():
+            if claim.node != self._node:
+                pid = claim.state.pid if claim.state else ""
+                rows.append(
+                    {
+                        "node": claim.node,
+                        "service": claim.service,
+                        "replica": claim.replica,
+                        "state": "claimed",
+                        "pid": pid,
+                    }
+                )
+        return rows
+
+    def owned(self) -> list[Key]:
+        return [key for key, run in self.running.items() if not run.wanted.keeps]
+
+    def adopt(self, key: Key, run: Run, claim: Claim) -> None:
+        """A replica that went on without a lease runs under this claim from now on."""
+        assert run.held is not None
+        run.held.claim = claim
+        if run.replica.pid is not None:
+            self._fence(run.replica.pid, key, run)
+            self._has_pid(key, run, run.replica.pid)
+
+    def _broke(self, task: str, error: BaseException) -> None:
+        log.error("supervisor task failed", task=task, exc_info=error)
+        self._wake()

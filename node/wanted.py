@@ -1,0 +1,70 @@
+"""A service as its entry says, and what a change of it means for a replica that runs.
+
+What a replica is - the process, its host and its input - can't change while it runs: it is
+stopped in order and started anew. How it is kept - restarts, timeouts, placement - applies to
+the running one. A change of the metadata, or one that comes to the same, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster.errors import ClusterError
+from cluster.placement import Mode
+from cluster.registry import Entry
+from node.kinds.service import ProcessService
+
+
+class StillStopping(ClusterError):
+    """A process of a service that was changed or removed has not ended yet."""
+
+    def __init__(self, service: str, pids: list[str]) -> None:
+        super().__init__(service, pids)
+        self.service = service
+        self.pids = pids
+
+    def __str__(self) -> str:
+        return f"{self.service}: its former process {', '.join(self.pids) or '(being started)'} has not ended yet"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A service as its entry says, decoded."""
+
+    entry: Entry
+    spec: ProcessService
+
+    @property
+    def mode(self) -> Mode:
+        return Mode(self.spec.placement.mode)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it goes on while the node has no lease."""
+        return self.mode is Mode.EVERY_NODE or self.spec.placement.on_lease_loss == "keep"
+
+    def has(self, replica: int) -> bool:
+        return replica < self.spec.placement.replicas
+
+    def is_other_than(self, before: Wanted) -> bool:
+        """Whether a replica that was started as ``before`` says has to be another one."""
+        return _identity(self.spec) != _identity(before.spec)
+
+
+def _identity(spec: ProcessService) -> tuple[object, ...]:
+    return (spec.process, spec.host, repr(spec.input), spec.lifecycle.security)
+
+
+def in_levels(wanted: Mapping[str, Wanted]) -> list[set[str]]:
+    """The services by dependency: what others require comes first."""
+    levels: list[set[str]] = []
+    placed: set[str] = set()
+    left = set(wanted)
+    while left:
+        level = {s for s in left if all(r in placed or r not in left for r in wanted[s].spec.lifecycle.required)}
+        level = level or left
+        levels.append(level)
+        placed |= level
+        left -= level
+    return levels

@@ -1,0 +1,23 @@
+-- Takes numbered items and remembers, for each sender, what came in what order.
+local time = require("time")
+
+local function main()
+    process.registry.register("sink@" .. process.pid():match("^{([^@]+)@"), nil, process.registry.CONSISTENT)
+    local inbox, last, wrong, taken = process.inbox(), {}, {}, 0
+    while true do
+        local message = inbox:receive()
+        local data, from = message:payload():data(), message:from()
+        if message:topic() == "item" then
+            local expected = (last[from] or 0) + 1
+            if data.n ~= expected and #wrong < 20 then
+                wrong[#wrong + 1] = ("%s: expected %d, got %d"):format(from, expected, data.n)
+            end
+            last[from] = data.n
+            taken = taken + 1
+        elseif message:topic() == "seen" then
+            process.send(from, "seen", { taken = taken, wrong = wrong, last = last })
+        end
+    end
+end
+
+return { main = main }

@@ -1,0 +1,179 @@
+"""Who fills the VM dies of it, and nobody else.
+
+Growers of every sort among a hundred processes that work and hold little; jumps past the limit in one call;
+and many small processes of which none is at fault.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from cluster.envelope import Kind
+from node.host.boundary import Item
+from node.host.kernel import VmConfig
+from tests.luaworld import OUTSIDE, World
+
+MIB = 1024 * 1024
+INNOCENTS, RUNS, ROUNDS = 100, 10, 1500
+INNOCENT = """return { main = function(rounds)
+    local kept, sum = {}, 0
+    for i = 1, rounds do
+        kept[i % 40] = { number = i, text = ("innocent "):rep(3) .. i }
+        sum = sum + kept[i % 40].number
+    end
+    return sum
+end }"""
+GROWERS = {
+    "table": "local t = {} while true do t[#t + 1] = { #t, name = 'n' .. #t } end",
+    "string": "local t = {} while true do t[#t + 1] = ('x'):rep(20000) .. #t end",
+    "closure": "local t = {} while true do local x = #t t[x + 1] = function() return t, x end end",
+    "coroutine": "local t = {} while true do local co = coroutine.create(coroutine.yield) coroutine.resume(co) "
+    "t[#t + 1] = co end",
+    "mailbox": "local text = ('x'):rep(3000) local n = 0 while true do n = n + 1 "
+    "process.send(process.pid(), 't', { text .. n, n }) end",
+}
+KILLED = b"killed: memory"
+
+
+def run(world: World, seconds: float, until: Any = None) -> None:
+    """Let it run for a while, however busy it is."""
+    try:
+        world.run(seconds=seconds, until=until)
+    except TimeoutError:
+        pass
+
+
+def exits(world: World) -> dict[bytes, Item]:
+    return {item[2]: item for item in world.out if item[0] == Kind.EXIT}
+
+
+def start(world: World, source: str) -> int:
+    world.entry("app:bad", f"local function main(...) {source}\nend return {{ main = main }}")
+    return world.post_spawn("app:bad")
+
+
+@pytest.mark.parametrize("name", GROWERS)
+def test_in_ten_runs_each_grower_dies_and_no_innocent_does(name: str) -> None:
+    for number in range(RUNS):
+        world = World(VmConfig(max_memory=16 * MIB))
+        world.entry("app:innocent", INNOCENT)
+        asked = [world.post_spawn("app:innocent", ROUNDS) for _ in range(INNOCENTS // 2)]
+        bad = start(world, GROWERS[name])
+        asked += [world.post_spawn("app:innocent", ROUNDS) for _ in range(INNOCENTS // 2)]
+        run(world, 20, lambda world=world: len(exits(world)) == INNOCENTS + 1)
+        ended = exits(world)
+        grower = world.reply(bad)[5]
+        assert ended[grower][6][b"message"] == KILLED, f"run {number}: the grower ended with {ended[grower]}"
+        for reference in asked:
+            exit = ended[world.reply(reference)[5]]
+            assert exit[5:] == [ROUNDS * (ROUNDS + 1) // 2, None], f"run {number}: an innocent ended with {exit}"
+        assert world.complaints() == []
+
+
+JUMPS = {
+    "string.rep": "local s = ('x'):rep(50000000)",
+    "string.rep of a list": "local s = ('ab'):rep(20000000, ', ')",
+    "table.concat": "local t, s = {}, ('x'):rep(100000) for i = 1, 500 do t[i] = s end local all = table.concat(t)",
+    "table.create": "local t = table.create(10000000) for i = 1, 10000000 do t[i] = i end",
+    "a concatenation": "local s = ('x'):rep(6000000) s = s .. s .. s .. s",
+    "gsub": "local s = ('x'):rep(4000000):gsub('x', 'yyyyyyyy')",
+    "string.format": "local s = ('x'):rep(3000000) s = string.format('%s%s%s%s%s%s%s%s', s, s, s, s, s, s, s, s)",
+    "table.unpack": "local t = {} for i = 1, 900000 do t[i] = i end local u = { table.unpack(t) }",
+}
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_one_jump_past_the_limit_fails_only_the_step_that_made_it(name: str) -> None:
+    world = World(VmConfig(max_memory=16 * MIB))
+    world.entry("app:innocent", INNOCENT)
+    before = [world.post_spawn("app:innocent", ROUNDS) for _ in range(10)]
+    bad = start(world, f"{JUMPS[name]} return 'went on'")
+    after = [world.post_spawn("app:innocent", ROUNDS) for _ in range(10)]
+    run(world, 20, lambda: len(exits(world)) == 21)
+    ended = exits(world)
+    exit = ended[world.reply(bad)[5]]
+    assert exit[6] is not None, f"it ended with {exit[5]!r}"
+    assert exit[6][b"message"] == KILLED or b"too " in exit[6][b"message"] or b"limit" in exit[6][b"message"], exit
+    for reference in before + after:
+        assert ended[world.reply(reference)[5]][5] == ROUNDS * (ROUNDS + 1) // 2
+    assert world.main("return 1") == 1
+    assert world.complaints() == []
+
+
+def test_a_process_that_catches_the_error_of_its_jump_dies_all_the_same() -> None:
+    world = World(VmConfig(max_memory=16 * MIB))
+    exit = world.outcome("local ok, problem = pcall(string.rep, 'x', 50000000) return ok")
+    assert exit[6] is None or exit[6][b"message"] == KILLED
+    assert world.main("return 1") == 1
+
+
+SLEEPER = """return { main = function(size)
+    local held = {}
+    for i = 1, size do held[i] = { i } end
+    local inbox = process.inbox()
+    while true do
+        local message = inbox:receive()
+        if message:topic() == "end" then return #held end
+    end
+end }"""
+
+
+def test_many_small_processes_are_not_killed_but_nothing_more_starts_until_some_end() -> None:
+    world = World(VmConfig(max_memory=16 * MIB))
+    world.entry("app:sleeper", SLEEPER)
+    started: list[bytes] = []
+    refused: list[Any] = []
+    deadline = time.monotonic() + 20
+    while not refused and time.monotonic() < deadline:
+        asked = [world.post_spawn("app:sleeper", 200) for _ in range(50)]
+        run(world, 5)
+        replies = [world.reply(reference) for reference in asked]
+        started += [reply[5] for reply in replies if reply[4] == 0]
+        refused += [reply[5] for reply in replies if reply[4] != 0]
+    assert refused[0][b"kind"] == b"RateLimited"
+    assert b"short of memory" in refused[0][b"message"]
+    assert exits(world) == {}
+    assert len(started) > 200
+
+    first = started[0]
+    for number in range(40):  # mailboxes take some, not all: what waits there fills the VM too
+        world.post([int(Kind.MESSAGE), first, OUTSIDE, 0, b"hold", [number], b"", 0])
+    run(world, 5)
+    assert not world.has_ended(first)
+
+    for pid in started[: len(started) // 2]:
+        world.post([int(Kind.MESSAGE), pid, OUTSIDE, 0, b"end", [], b"", 0])
+    run(world, 5)
+    assert {exit[5] for exit in exits(world).values()} == {200}
+    world.clock.passed += 1.0  # it looks again at intervals
+    reference = world.post_spawn("app:sleeper", 1)
+    run(world, 5)
+    assert world.reply(reference)[4] == 0
+
+
+def test_a_long_string_that_many_share_is_nobodys_fault() -> None:
+    """Every one reaches all of it; who fills the VM with strings of its own is the one."""
+    world = World(VmConfig(max_memory=32 * MIB))
+    world.entry(
+        "app:holder",
+        "return { main = function() local text = process.inbox():receive():payload():data() "
+        "local m = process.inbox():receive() return #text end }",
+    )
+    world.entry(
+        "app:giver",
+        """return { main = function(pids)
+        local text = ("x"):rep(12000000)
+        for _, pid in ipairs(pids) do process.send(pid, "t", text) end
+        process.inbox():receive()
+    end }""",
+    )
+    holders = [world.spawn("app:holder") for _ in range(20)]
+    world.spawn("app:giver", holders)
+    reference = start(world, GROWERS["string"])
+    run(world, 10, lambda: len(exits(world)) > 0)
+    ended = exits(world)
+    assert set(ended) == {world.reply(reference)[5]}
+    assert ended[world.reply(reference)[5]][6][b"message"] == KILLED
