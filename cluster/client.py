@@ -233,6 +233,10 @@ class Client:
         """The names every node knows, its own LOCAL ones among them. ``timeout`` is for each page."""
         return await self._list_all("names", None, timeout)
 
+    async def locks(self, *, timeout: float = LISTING_TIMEOUT) -> Answers:
+        """The held locks, as every node sees them. ``timeout`` is for each page."""
+        return await self._list_all("locks", None, timeout)
+
     async def _list_all(self, op: str, limit: int | None, timeout: float, **query: Any) -> Answers:
         """A listing of every node, page by page. One that breaks off is in ``by_node`` and in ``silent``."""
         page = min(limit, _PAGE) if limit else _PAGE

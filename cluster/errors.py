@@ -64,6 +64,18 @@ class NameTaken(ClusterError):
         return f"name {self.name!r} is registered to {self.by}"
 
 
+class LockTaken(ClusterError):
+    """The lock is held, by another process or by the same one."""
+
+    def __init__(self, name: str, by: str) -> None:
+        super().__init__(name, by)
+        self.name = name
+        self.by = by
+
+    def __str__(self) -> str:
+        return f"lock {self.name!r} is held by {self.by}"
+
+
 class CallTimeout(ClusterError):
     """No answer within the deadline (seconds); the outcome is unknown."""
 

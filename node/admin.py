@@ -19,6 +19,7 @@ import structlog
 
 from cluster.envelope import to_text, unpack
 from cluster.errors import CallTimeout, ClusterError, MessageTooBig
+from cluster.locks import Lock
 from cluster.names import Names
 from cluster.tasks import Tasks
 from node.acting import Acting
@@ -44,6 +45,7 @@ class NodeState:
     stats: Callable[[], dict[str, Any]]
     services: Callable[[], list[dict[str, Any]]]
     dead_letters: Callable[[], list[dict[str, Any]]]
+    locks: Callable[[], list[Lock]]
 
 
 class Admin:
@@ -63,6 +65,7 @@ class Admin:
             "list": self._list,
             "inspect": self._inspect,
             "names": self._list_names,
+            "locks": self._list_locks,
             "services": self._services,
             "dead_letters": self._dead_letters,
             "send": self._acting.send,
@@ -166,6 +169,13 @@ class Admin:
             for name, held in self._names.all()
         ]
         return self._page(query, names)
+
+    async def _list_locks(self, query: Query) -> Any:
+        """Held locks of the cluster, a page at a time."""
+        if "cursor" in query:
+            return self._page(query)
+        held = [{"lock": lock.name, "pid": lock.pid, "token": lock.token} for lock in self._state.locks()]
+        return self._page(query, held)
 
     async def _services(self, query: Query) -> Any:
         return self._state.services()

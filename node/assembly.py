@@ -22,6 +22,7 @@ from cluster.fencing import LeaseKeeper
 from cluster.keys import Keys
 from cluster.link import Limits
 from cluster.links import Links
+from cluster.locks import Locks
 from cluster.members import Member, Members, Registration
 from cluster.names import Names, Scope
 from cluster.placement import ranking
@@ -36,23 +37,28 @@ from node.doorman import Doorman
 from node.env import EnvRegistry
 from node.host import VmConfig, Watchdog
 from node.hosts import Hosts
+from node.kinds import CAPABILITY
 from node.kinds.check import Checker
 from node.kinds.code import code_package, is_code, made_of
 from node.limits import sizing
+from node.lockholders import LockHolders
 from node.logs import Logs
 from node.modules import MODULES, Dispatcher, load_halves
 from node.modules.env import EnvModule
 from node.modules.events import EventsModule
 from node.modules.io import IoModule
+from node.modules.locks import LocksModule
 from node.modules.logger import LoggerModule
 from node.modules.names import NamesModule
 from node.modules.permits import EVERY_NAMESPACE, Permits
 from node.modules.registry import RegistryModule
 from node.modules.store import StoreModule
+from node.modules.system import Facts, SystemModule
 from node.modules.time import TimeModule
 from node.output import Output
+from node.owners import Owners
 from node.ownership import Ownership
-from node.parts import CAPABILITY, Parts
+from node.parts import Parts
 from node.probes import ProbeServer
 from node.router import Router
 from node.settings import Settings
@@ -90,6 +96,7 @@ def build_parts(
     members = Members(watch, keys)
     names = Names(etcd, watch, keys, name)
     claims = Claims(etcd, watch, keys, name)
+    locks = Locks(etcd, watch, keys, tasks)
     link_limits = Limits(timeout=settings.cluster.link_timeout.total_seconds())
     links = Links(bus.data, members, subjects, name, limits=link_limits, max_message=settings.limits.max_message)
     router = Router(name, incarnation, links, names, DeadLetters(settings.limits.dead_letters))
@@ -99,6 +106,7 @@ def build_parts(
     folding = Folding(etcd, watch, keys, registry, lambda: _registry_rank(members, name))
     env = EnvRegistry(os.environ, options.directory)
     stores = Stores(etcd, keys, env.lookup)
+    lease = _Lease(keeper)
     supervisor = Supervisor(
         name,
         incarnation,
@@ -106,10 +114,13 @@ def build_parts(
         claims,
         members,
         keys,
-        _Lease(keeper),
+        lease,
         env.lookup,
         lambda kind, service: events.send_local("supervisor", kind, service),
     )
+    holders = LockHolders(locks, keys, lease, router.route)
+    owners = Owners(supervisor, holders)
+    halves = load_halves()
     scope = _default_scope(settings, embedded)
     io = IoModule(output, args=options.args)
     dispatcher = Dispatcher(
@@ -120,10 +131,23 @@ def build_parts(
             EventsModule(events),
             EnvModule(env),
             TimeModule(),
-            StoreModule(stores, supervisor.fence_of),
+            StoreModule(stores, lambda pid: _fences(supervisor, holders, pid)),
             io,
             LoggerModule(min_level=settings.logmanager.min_level),
             NamesModule(names, name, lambda: keeper.lease.id, default_scope=scope),
+            LocksModule(locks, lease),
+            SystemModule(
+                Facts(
+                    node=name,
+                    members=members.all,
+                    hosts=lambda: hosts.stats(),
+                    processes=lambda: hosts.processes(),
+                    services=supervisor.stats,
+                    wanted=supervisor.wants,
+                    exit=lambda code: parts.exit(code),
+                    halves=halves,
+                )
+            ),
         ]
     )
     hosts = Hosts(
@@ -131,7 +155,7 @@ def build_parts(
         incarnation,
         router,
         dispatcher,
-        load_halves(),
+        halves,
         VmConfig(
             max_memory=settings.limits.vm_max_memory,
             mailbox_limit=settings.limits.mailbox_limit,
@@ -145,7 +169,7 @@ def build_parts(
         keeper,
         lambda what, error: parts.fail(what, error),
         io.terminals,
-        supervisor,
+        owners,
     )
     convergence = Convergence([Variables(env), stores, hosts, supervisor])
     doorman = Doorman(router, name, incarnation)
@@ -180,6 +204,7 @@ def build_parts(
         stats=view.figures,
         services=supervisor.stats,
         dead_letters=view.dead_letters,
+        locks=locks.all,
     )
     parts = Parts(
         name=name,
@@ -192,6 +217,7 @@ def build_parts(
         members=members,
         names=names,
         claims=claims,
+        locks=locks,
         keeper=keeper,
         ownership=ownership,
         links=links,
@@ -219,11 +245,11 @@ def build_parts(
         logs=logs,
         make_registration=make_registration,
     )
-    _wire(parts, tasks)
+    _wire(parts, owners, holders, tasks)
     return parts
 
 
-def _wire(parts: Parts, tasks: Tasks) -> None:
+def _wire(parts: Parts, owners: Owners, holders: LockHolders, tasks: Tasks) -> None:
     """What one part tells another."""
     router, hosts, names = parts.router, parts.hosts, parts.names
     parts.links.on_envelopes(router.from_link)
@@ -234,6 +260,7 @@ def _wire(parts: Parts, tasks: Tasks) -> None:
     router.by_name_allowed = lambda lease: lease == parts.keeper.lease.id and parts.keeper.remaining() > 0
     router.applied = lambda: parts.members.applied
     hosts.on_ended(lambda pid, error: _release_names(parts, tasks, pid))
+    hosts.on_ended(lambda pid, error: holders.process_ended(pid))
 
     def registry_changed(before: RegistryState, after: RegistryState, changed: frozenset[str]) -> None:
         code = {one for one in changed if _is_code(before, one) or _is_code(after, one)}
@@ -254,7 +281,12 @@ def _wire(parts: Parts, tasks: Tasks) -> None:
 
     parts.registry.on_change(registry_changed)
     parts.members.on_change(member_changed)
-    parts.ownership.bind(parts.supervisor, parts.links, parts.register_again, names.lease_lost)
+
+    def lease_lost(lease: int) -> None:
+        names.lease_lost(lease)
+        parts.locks.lease_lost(lease)
+
+    parts.ownership.bind(owners, parts.links, parts.register_again, lease_lost)
 
 
 class _Lease:
@@ -267,6 +299,12 @@ class _Lease:
 
     def current(self) -> int:
         return self._keeper.lease.id
+
+
+def _fences(supervisor: Supervisor, holders: LockHolders, pid: bytes) -> list[tuple[str, int]]:
+    """What a process owns, compared in each of its writes: its service's claim and its locks."""
+    claim = supervisor.fence_of(pid)
+    return [*([claim] if claim is not None else []), *holders.fences_of(pid)]
 
 
 def _revoke(parts: Parts, name: str, pid: str) -> None:

@@ -40,7 +40,7 @@ def sizing(entry: Entry, config: VmConfig, lookup: Lookup) -> Sizing:
     """The sizing of a host on a node whose own limits are ``config``. Raises Invalid."""
     model = decode(entry, lookup)
     if not isinstance(model, ProcessHost | TerminalHost):
-        raise ValueError(f"expected a process.host or a terminal.host, got the {entry.kind} {entry.id}")
+        raise TypeError(f"expected a process.host or a terminal.host, got the {entry.kind} {entry.id}")
     set_here: dict[str, Any] = {}
     for name, field in FIELDS.items():
         value = getattr(model.host, name)

@@ -36,11 +36,12 @@ from cluster.tasks import Tasks
 from node.assembly import build_parts
 from node.convergence import HANDLER_DEADLINE
 from node.execution import CannotRun, Execution
+from node.kinds import CAPABILITY
 from node.logins import etcd_tls, nats_credentials, nats_tls
 from node.logs import Logs
 from node.output import Output
 from node.ownership import Ownership
-from node.parts import CAPABILITY, Parts
+from node.parts import Parts
 from node.settings import Settings
 from node.settings.schema import Etcd as EtcdSettings
 from node.settings.schema import Nats as NatsSettings
@@ -243,21 +244,23 @@ def _description(options: NodeOptions, incarnation: int, parts: Parts) -> Descri
 async def _serve(options: NodeOptions, parts: Parts, stop: asyncio.Event) -> int:
     """Run the entry of ``run -x`` to its end, or serve until told to stop."""
     if options.execute is None:
-        await _either(stop, parts.failed)
-        if parts.failed.is_set():
-            log.error("node fails", reason=parts.failure)
-            return 1
-        return 0
+        await _either(stop, parts.failed, parts.ended)
+        return _code(parts, 0)
     async with Tasks("run", _told_by_await) as tasks:
         running = tasks.start(_execute(options, options.execute, parts), "execute")
-        stopped = tasks.start(_either(stop, parts.failed), "stop")
+        stopped = tasks.start(_either(stop, parts.failed, parts.ended), "stop")
         await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
+        if running.done() and not parts.ended.is_set():
             return await running
+    return _code(parts, INTERRUPTED)
+
+
+def _code(parts: Parts, stopped: int) -> int:
+    """The exit code of a node that ends: it failed, a program asked for it, or it was stopped from outside."""
     if parts.failed.is_set():
         log.error("node fails", reason=parts.failure)
         return 1
-    return INTERRUPTED
+    return parts.exit_code if parts.ended.is_set() else stopped
 
 
 async def _execute(options: NodeOptions, entry: str, parts: Parts) -> int:

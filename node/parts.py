@@ -22,6 +22,7 @@ from cluster.events import EventBus
 from cluster.fencing import LeaseKeeper, Phase
 from cluster.keys import Keys
 from cluster.links import Links
+from cluster.locks import Locks
 from cluster.members import Member, Members, NodeState, Registration
 from cluster.names import Names
 from cluster.registry import Collector, Folding, Registry, read_floor
@@ -30,7 +31,7 @@ from node.admin import Admin
 from node.convergence import Convergence
 from node.host import Watchdog
 from node.hosts import Hosts
-from node.kinds import KINDS
+from node.kinds import CAPABILITY
 from node.logs import Logs
 from node.modules import Dispatcher
 from node.modules.io import IoModule
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("wippy.node")
 
 FLOOR_PAUSE = 0.5
-CAPABILITY = dict.fromkeys(KINDS, 1)
-"""The kinds this node knows, with the numbers of their schemas."""
 
 
 @dataclass
@@ -65,6 +64,7 @@ class Parts:
     members: Members
     names: Names
     claims: Claims
+    locks: Locks
     keeper: LeaseKeeper
     ownership: Ownership
     links: Links
@@ -90,6 +90,9 @@ class Parts:
     state: NodeState = NodeState.JOINING
     failure: str = ""
     failed: asyncio.Event = field(default_factory=asyncio.Event)
+    exit_code: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """A program asked the node to end, with ``exit_code``."""
     _control: Subscription | None = None
 
     async def set_state(self, state: NodeState) -> None:
@@ -155,6 +158,12 @@ class Parts:
     def is_own(self, member: Member) -> bool:
         """Whether this is the registration the node serves under."""
         return self.registration is not None and (member.node, member.epoch) == (self.name, self.registration.epoch)
+
+    def exit(self, code: int) -> None:
+        """A program asks the node to end in good order; the first to ask says with which code."""
+        if not self.ended.is_set():
+            self.exit_code = code
+            self.ended.set()
 
     def fail(self, what: str, error: BaseException) -> None:
         """A part broke that the node can't do without."""

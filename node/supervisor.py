@@ -106,6 +106,10 @@ class Supervisor:
             pids = [run.replica.pid.decode() for run in self._former(service) if run.replica.pid]
             raise StillStopping(service, pids) from None
 
+    def wants(self, service: str) -> bool:
+        """Whether the registry says that the service is to run."""
+        return service in self._wanted
+
     def _former(self, service: str) -> list[Run]:
         wanted = self._wanted.get(service)
         return [

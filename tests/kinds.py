@@ -168,6 +168,7 @@ EXAMPLES = {
 
 NOTES = {
     "process.lua": "`meta.command: {name: add, short: ...}` makes it a program that `wippy run add` starts.\n\n",
+    "process.host": "Workers, limits and memory are explained in [limits.md](limits.md).\n\n",
     "registry.entry": "Its fields are its own; `wippy config set` changes them while everything runs, as it does\n"
     "those of entries of other kinds with `meta.overlay: true`.\n\n",
 }

@@ -6,6 +6,7 @@ Time is virtual: where all processes wait for a timer it jumps there.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,8 @@ class World:
         self.out: list[Item] = []
         self.handlers: dict[tuple[bytes, bytes], Callable[..., Any]] = {}
         self.logs: list[str] = []
+        self.asked: Counter[bytes] = Counter()
+        """How often the code of an entry was asked for."""
         self._pending: list[Item] = []
         self._reference = 0
         self._mains = 0
@@ -111,6 +114,7 @@ class World:
     def _take(self, item: Item) -> None:
         match item[0]:
             case Out.CODE:
+                self.asked[item[2]] += 1
                 package = self.entries.get(item[2])
                 missing = {b"kind": b"NotFound", b"message": b"no entry " + item[2]}
                 answer = [None, [package]] if package else [missing, []]

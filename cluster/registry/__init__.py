@@ -3,7 +3,8 @@
 entry.py value.py      an entry and what it may hold
 changeset.py order.py  operations applied whole; who is brought up first
 state.py index.py      one version: look-ups
-filter.py pattern.py   searches in linear time
+filter.py pattern.py automaton.py characters.py
+                       searches in linear time
 overlay.py origins.py  what the operator lays over an entry; what was changed at run time
 record.py store.py     the log's values, and reading it
 upload.py commit.py snapshot.py collect.py floor.py
@@ -12,7 +13,7 @@ retry.py offloop.py    requests repeated; work beside the event loop
 replica.py chunks.py history.py
                        a node's copy, and the versions before
 publish.py             files into the registry
-registry.py            Registry, what everybody uses
+registry.py outside.py Registry, what everybody uses; for programs that are no node
 folding.py status.py   the overlay in a running cluster, and what became of it
 """
 
@@ -42,6 +43,7 @@ from cluster.registry.history import Step as Step
 from cluster.registry.history import changes_between as changes_between
 from cluster.registry.order import creation_order as creation_order
 from cluster.registry.order import references as references
+from cluster.registry.outside import open_registry as open_registry
 from cluster.registry.publish import Difference as Difference
 from cluster.registry.publish import Mode as Mode
 from cluster.registry.publish import PublishResult as PublishResult
@@ -51,7 +53,6 @@ from cluster.registry.record import VersionInfo as VersionInfo
 from cluster.registry.record import VersionNotFound as VersionNotFound
 from cluster.registry.registry import Registry as Registry
 from cluster.registry.registry import Restored as Restored
-from cluster.registry.registry import open_registry as open_registry
 from cluster.registry.state import ABSENT as ABSENT
 from cluster.registry.state import RegistryState as RegistryState
 from cluster.registry.status import OverlayStatus as OverlayStatus

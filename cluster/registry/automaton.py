@@ -15,7 +15,7 @@ from cluster.registry.characters import (
     POSIX,
     Test,
     cases,
-    number,
+    is_number,
 )
 
 MAX_STATES = 2_000
@@ -155,7 +155,7 @@ class Parser:
     def _braces(self) -> tuple[int, int | None] | None:
         close = self._source.find("}", self._at)
         low, comma, high = self._source[self._at + 1 : max(close, 0)].partition(",")
-        if close < 0 or not number(low) or not (high == "" or number(high)):
+        if close < 0 or not is_number(low) or not (high == "" or is_number(high)):
             return None  # a brace that counts nothing stands for itself
         self._at = close + 1
         if not comma:

@@ -50,5 +50,5 @@ def cases(character: str) -> Iterator[str]:
     yield character.upper()
 
 
-def number(text: str) -> bool:
+def is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 4

@@ -11,7 +11,7 @@ interrupt, and works while etcd is full.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -19,7 +19,7 @@ from typing import Self
 import structlog
 
 from cluster.errors import ClusterError
-from cluster.etcd import Delete, Etcd, KeyValue
+from cluster.etcd import Delete, Etcd, KeyValue, NoSpace
 from cluster.keys import Keys
 from cluster.registry.offloop import computed
 from cluster.registry.record import ChangeRecord, SnapshotRecord
@@ -139,8 +139,7 @@ async def collect(etcd: Etcd, keys: Keys, keep: Keep = KEEP) -> Garbage:
     stale += [Delete(keys.change(version)) for version in found.changes]
     stale += [Delete(keys.snapshot(version)) for version in found.snapshots]
     for at in range(0, len(stale), _AT_ONCE):
-        part = stale[at : at + _AT_ONCE]
-        await until_answered(lambda part=part: etcd.txn([], part))  # type: ignore[misc]
+        await _delete(etcd, stale[at : at + _AT_ONCE])
     if found:
         log.info(
             "registry log cleaned",
@@ -149,6 +148,15 @@ async def collect(etcd: Etcd, keys: Keys, keep: Keep = KEEP) -> Garbage:
             snapshots=len(found.snapshots),
         )
     return found
+
+
+async def _delete(etcd: Etcd, stale: Sequence[Delete]) -> None:
+    try:
+        await until_answered(lambda: etcd.txn([], stale))
+    except NoSpace:
+        for each in stale:  # a full etcd refuses transactions, not deletions
+            delete = etcd.delete_prefix if each.whole_prefix else etcd.delete
+            await until_answered(lambda delete=delete, key=each.key: delete(key, repeatable=True))  # type: ignore[misc]
 
 
 class Collector:

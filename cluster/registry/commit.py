@@ -221,9 +221,13 @@ class Writer:
 
     async def _settle(self, done: Upload, version: int) -> bool:
         """Unknown: without its upload key a commit can't land any more, and a commit that landed deleted it."""
-        gone = await until_answered(lambda: self._etcd.txn([done.unchanged], [Delete(done.key)]))
-        if gone.succeeded:
-            return False
+        try:
+            gone = await until_answered(lambda: self._etcd.txn([done.unchanged], [Delete(done.key)]))
+            if gone.succeeded:
+                return False
+        except NoSpace:
+            # a full etcd refuses transactions, not deletions; whose it was the record says
+            await until_answered(lambda: self._etcd.delete(done.key, repeatable=True))
         return await self._is_mine(done, version)
 
     async def _is_mine(self, done: Upload, version: int) -> bool:

@@ -10,9 +10,8 @@ what an entry means: a validator says whether a would-be state is acceptable.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
@@ -291,26 +290,3 @@ class Registry:
         if left:
             log.warning("files and registry differ", version=state.version, entries=[str(each) for each in left[:20]])
         return PublishResult(state.version, created and committed is not None, changed, left)
-
-
-@asynccontextmanager
-async def open_registry(
-    etcd: Etcd,
-    keys: Keys,
-    author: str,
-    validator: Validator | None = None,
-    *,
-    capability: Mapping[str, int] | None = None,
-    where: str = "",
-) -> AsyncIterator[Registry]:
-    """A registry for a program that is no node, with a watch of its own over the registry's keys only.
-
-    ``where`` is ``cli <this host>`` unless said otherwise.
-    """
-    watch = PrefixWatch(etcd, keys.registry, unloaded=[keys.blobs])
-    where = where or f"cli {socket.gethostname()}"
-    registry = Registry(etcd, watch, keys, author, validator, capability=capability, where=where)
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(watch)
-        await stack.enter_async_context(registry)
-        yield registry

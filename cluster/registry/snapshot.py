@@ -76,7 +76,8 @@ class Snapshots:
         """Begin one of ``state``, which was just committed, when it is due."""
         version, records = state.version, self._replica.records
         newest = max([self._begun, *self._replica.snapshots])
-        size = sum(record.blob.size for each, record in records.items() if newest < each <= version)
+        since = range(newest + 1, version + 1)[: self._every]
+        size = sum(records[each].blob.size for each in since if each in records)
         if version - newest >= self._every or size >= SNAPSHOT_BYTES:
             self._begun = version
             self._tasks.start(self._write(state), f"snapshot-{version}")

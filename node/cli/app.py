@@ -35,6 +35,7 @@ def build() -> typer.Typer:
         look.nodes,
         look.ps,
         look.names,
+        look.locks,
         look.services,
         inspect.inspect,
         act.send,

@@ -1,4 +1,4 @@
-"""Verbs that look: nodes, ps, names, services."""
+"""Verbs that look: nodes, ps, names, locks, services."""
 
 from __future__ import annotations
 
@@ -133,6 +133,21 @@ async def names(client: Client, format: Listing = Format.TEXT, as_json: AsJson =
     columns = {"name": "NAME", "pid": "PID", "scope": "SCOPE", "node": "KNOWN ON"}
     ordered = [rows[key] for key in sorted(rows)]
     show(ordered, columns, listing(format, as_json), empty="no names are registered", whole=("name", "pid"))
+    warn_silent(answers.silent)
+
+
+async def locks(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
+    """The locks that are held, the processes that hold them, and their fencing tokens."""
+    answers = await client.locks()
+    rows: dict[str, dict[str, Any]] = {}
+    for held in answers.by_node.values():
+        for lock in held:
+            known = rows.get(lock["lock"])
+            if known is None or known["token"] < lock["token"]:  # who saw the later holder knows more
+                rows[lock["lock"]] = lock
+    columns = {"lock": "LOCK", "pid": "PID", "token": "TOKEN"}
+    ordered = [rows[name] for name in sorted(rows)]
+    show(ordered, columns, listing(format, as_json), empty="no locks are held", whole=("lock", "pid"))
     warn_silent(answers.silent)
 
 

@@ -7,6 +7,7 @@ limit, pushing anything from Python would abort the whole operating-system proce
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -90,6 +91,11 @@ class VmConfig:
 
 def _packed(value: object) -> object:
     return value.encode() if isinstance(value, str) else value
+
+
+STEPPING: set[Kernel] = set()
+"""Kernels in a step now. In a step no clock can be read but the CPU's, which goes faster by as many as run at once."""
+CORES = os.cpu_count() or 1
 
 
 class Stepped(NamedTuple):
@@ -206,15 +212,20 @@ class Kernel:
         seconds = self._seconds if used < self._limit * WATCHED else min(self._seconds, WATCHED_STEP)
         if used < self._limit * SOFT_LIMIT:
             self._ceiling = self._limit
+        STEPPING.add(self)
+        parallel = min(len(STEPPING), CORES)
         self._lua.set_max_memory(self._ceiling)
         try:
-            count, wait, live, run_queue, self.counter = self._step(now, self._clock.time_ns(), seconds)
+            count, wait, live, run_queue, self.counter = self._step(
+                now, self._clock.time_ns(), seconds * parallel, parallel
+            )
         except lupa.LuaMemoryError:
             self._lua.set_max_memory(0)
             self._recover()
             self.out_of_memory += 1
             return Stepped([], 0, 0, 0)
         finally:
+            STEPPING.discard(self)
             self._lua.set_max_memory(0)
         if wait:
             wait = max(0.0, (wait - now) / 1e9)

@@ -35,6 +35,7 @@ KERNEL_FILES = (
     "operations",
     "code",
     "clocks",
+    "views",
     "types",
     "subscriptions",
     "sandbox",

@@ -45,5 +45,6 @@ from node.kinds.service import Placement as Placement
 from node.kinds.service import ProcessService as ProcessService
 from node.kinds.store import ClusterStore as ClusterStore
 from node.kinds.store import MemoryStore as MemoryStore
+from node.kinds.table import CAPABILITY as CAPABILITY
 from node.kinds.table import KINDS as KINDS
 from node.kinds.table import LATER as LATER

@@ -22,7 +22,8 @@ class Limits(Model):
     """
 
     memory: Annotated[Size, Field(ge=8 * 1024**2, le=1024**4)] | None = None
-    """Bytes of the heap of each worker; at 80 % of it whoever holds most is killed. Setting ``limits.vm_max_memory``."""
+    """Bytes of the heap of each worker; at 80 % of it whoever holds most is killed. Setting
+    ``limits.vm_max_memory``."""
     max_processes: Int | None = Field(default=None, ge=1, le=10_000_000)
     """Processes and function calls alive in each worker; more are refused. 100000 when not set."""
     mailbox_size: Int | None = Field(default=None, ge=1, le=10_000_000)

@@ -14,6 +14,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 )
 """The kinds this version runs, by name."""
 
+CAPABILITY: Mapping[str, int] = MappingProxyType(dict.fromkeys(KINDS, 1))
+"""What a node of this version knows: the number of the schema by kind. A change of the registry must not bring a
+kind, or a schema, that a ready node does not know."""
+
 LATER = frozenset(
     (
         "workflow.lua", "module.lua", "function.lua.bc", "library.lua.bc", "process.lua.bc", "workflow.lua.bc",

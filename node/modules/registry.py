@@ -228,7 +228,8 @@ def _refusals() -> Iterator[None]:
     except Invalid as error:
         raise invalid(str(error), {"problems": [problem.as_dict() for problem in error.problems]}) from None
     except RegistryConflict as error:
-        details = {"head": error.head, "changed": list(error.changed)}
+        meanwhile = [version.as_dict() for version in error.meanwhile]
+        details = {"head": error.head, "changed": list(error.changed), "meanwhile": meanwhile}
         raise LuaError("Conflict", str(error), retryable=True, details=details) from None
     except VersionNotFound as error:
         raise not_found(str(error)) from None

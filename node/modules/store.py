@@ -1,7 +1,7 @@
 """Module ``store``: key-value data, in this node or shared by the cluster.
 
-A write of a process that runs under a service claim carries that claim as its fence: once
-somebody else holds the service, the write is refused (PermissionDenied, "stale owner") and
+A write of a process that runs under a service claim, or holds locks, carries them as its fences: once
+one of them is another's or nobody's, the write is refused (PermissionDenied, "stale owner") and
 changes nothing. Every call has the dispatcher's deadline; while etcd is away it ends in
 Unavailable (nothing was done) or Timeout (a write whose answer was lost: it may or may not
 have happened).
@@ -19,7 +19,7 @@ from node.modules.contract import Answer, Caller, LuaError, Values, argument, in
 from node.stores import Item, Precondition, Store, Stores
 from node.stores.contract import (
     MAX_PAGE,
-    FenceOf,
+    FencesOf,
     KeyExists,
     Refused,
     StaleOwner,
@@ -31,14 +31,14 @@ DEFAULT_PAGE = 100
 
 
 class StoreModule:
-    """Python half of ``store``. ``fence`` gives the claim a PID runs under, None for a process without one."""
+    """Python half of ``store``. ``fences`` gives the claim a PID runs under and the locks it holds."""
 
     name = "store"
     deadlines: Mapping[str, timedelta | None] = {}
 
-    def __init__(self, stores: Stores, fence: FenceOf) -> None:
+    def __init__(self, stores: Stores, fences: FencesOf) -> None:
         self._stores = stores
-        self._fence = fence
+        self._fences = fences
         self._functions: dict[str, Callable[[Caller, Store, Values], Awaitable[Values]]] = {
             "get": self._get,
             "entry": self._entry,
@@ -99,7 +99,7 @@ class StoreModule:
 
     async def _set(self, caller: Caller, store: Store, args: Values) -> Values:
         value, ttl = argument(args, 1), _ttl(argument(args, 2))
-        await store.write(_key(args), _value(value), ttl, fence=self._fence(caller.pid))
+        await store.write(_key(args), _value(value), ttl, fences=self._fences(caller.pid))
         return [True]
 
     async def _put(self, caller: Caller, store: Store, args: Values) -> Values:
@@ -108,11 +108,11 @@ class StoreModule:
             raise invalid(f"store.put: expected options as a table, got {lua_type(options)}")
         when = _precondition(options)
         ttl = _ttl(options.get(b"ttl"))
-        item = await store.write(_key(args), _value(argument(args, 1)), ttl, when, self._fence(caller.pid))
+        item = await store.write(_key(args), _value(argument(args, 1)), ttl, when, self._fences(caller.pid))
         return [_lua_item(item)]
 
     async def _delete(self, caller: Caller, store: Store, args: Values) -> Values:
-        return [await store.delete(_key(args), self._fence(caller.pid))]
+        return [await store.delete(_key(args), self._fences(caller.pid))]
 
     async def _list(self, caller: Caller, store: Store, args: Values) -> Values:
         options = argument(args, 0) or {}

@@ -172,5 +172,7 @@ def _manifest(root: Path) -> _Manifest:
 
 def _module(component: str, root: Path, version: str) -> Module:
     source = read_layout(root, {}).source if (root / LOCK).is_file() else None
+    if source is not None and not source.resolve().is_relative_to(root.resolve()):
+        raise NoModule(f"{root / LOCK}: directories.src leads outside of the module")
     fallback = root / "src" if (root / "src").is_dir() else root
     return Module(component, root, source or fallback, version, tuple(_manifest(root).exclude))

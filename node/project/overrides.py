@@ -70,8 +70,14 @@ def apply_overrides(drafts: Mapping[str, Draft], overrides: Sequence[Override]) 
         if draft is None:
             near = did_you_mean(override.entry, drafts)
             yield Problem(f"there is no entry {override.entry}{near}", entry=override.entry, file=override.origin)
-        elif wrong := assign(draft, override.path, override.value, override.origin):
+        elif wrong := _too_late(draft, override.path) or assign(draft, override.path, override.value, override.origin):
             yield Problem(wrong, entry=override.entry, field=override.path, file=override.origin)
+
+
+def _too_late(draft: Draft, path: str) -> str:
+    if draft.kind == "ns.dependency" and path.removeprefix("data.") in ("component", "version"):
+        return "modules are read before overrides; name another one under workspace.replacements"
+    return ""
 
 
 def disabled(drafts: Mapping[str, Draft], disable: Disable) -> set[str]:

@@ -8,7 +8,7 @@ with every write. Expected failures are ``KeyExists``, ``VersionChanged``, ``Sta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -20,8 +20,8 @@ MAX_PAGE = 1000
 MAX_TTL = 10 * 365 * 86400.0
 
 Fence: TypeAlias = tuple[str, int]
-"""The claim a writer runs under: its etcd key and the mod_revision it was granted with."""
-FenceOf: TypeAlias = Callable[[bytes], Fence | None]
+"""A claim a writer runs under, or a lock it holds: the etcd key and the mod_revision it was granted with."""
+FencesOf: TypeAlias = Callable[[bytes], Sequence[Fence]]
 
 
 class KeyExists(ClusterError):
@@ -50,7 +50,7 @@ class VersionChanged(ClusterError):
 
 
 class StaleOwner(ClusterError):
-    """The writer runs under a claim that somebody else holds by now: nothing was written."""
+    """The writer runs under a claim, or held a lock, that is not its own any more: nothing was written."""
 
     def __init__(self, claim: str, token: int) -> None:
         super().__init__(claim, token)
@@ -128,14 +128,14 @@ class Store(Protocol):
         """The item, None when there is none or its time is over."""
 
     async def write(
-        self, key: bytes, value: Any, ttl: float, when: Precondition = ALWAYS, fence: Fence | None = None
+        self, key: bytes, value: Any, ttl: float, when: Precondition = ALWAYS, fences: Sequence[Fence] = ()
     ) -> Item:
         """Write ``value`` for ``ttl`` seconds (0 = for ever).
 
         Raises KeyExists, VersionChanged, StaleOwner or StoreFull; nothing was written then.
         """
 
-    async def delete(self, key: bytes, fence: Fence | None = None) -> bool:
+    async def delete(self, key: bytes, fences: Sequence[Fence] = ()) -> bool:
         """Whether there was one. Raises StaleOwner."""
 
     async def page(self, prefix: bytes, after: bytes, limit: int) -> Page:

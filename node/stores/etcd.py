@@ -108,7 +108,7 @@ class EtcdStore:
         return None if found is None else self._item(found)
 
     async def write(
-        self, key: bytes, value: Any, ttl: float, when: Precondition = ALWAYS, fence: Fence | None = None
+        self, key: bytes, value: Any, ttl: float, when: Precondition = ALWAYS, fences: Sequence[Fence] = ()
     ) -> Item:
         check_key(key)
         check_ttl(ttl)
@@ -116,12 +116,12 @@ class EtcdStore:
         packed = msgpack.packb([expires, value], use_bin_type=False)
         check_size(key, len(packed))
         path = self._path(key)
-        compares = [*self._condition(path, when), *_fence(fence)]
-        result = await self._put(path, packed, ttl, compares, [Get(path), *_look(fence)])
+        compares = [*self._condition(path, when), *_fenced(fences)]
+        result = await self._put(path, packed, ttl, compares, [Get(path), *_look(fences)])
         if result.succeeded:
             return Item(key, value, str(result.revision))
-        found, *claim = result.responses
-        _check_owner(fence, claim)
+        found, *held = result.responses
+        _check_owner(fences, held)
         raise self._unmet(key, when, found)
 
     async def _put(
@@ -136,11 +136,11 @@ class EtcdStore:
             lease = await self._leases.lease(ttl)
             return await self._etcd.txn(compares, [Put(path, packed, lease)], otherwise)
 
-    async def delete(self, key: bytes, fence: Fence | None = None) -> bool:
+    async def delete(self, key: bytes, fences: Sequence[Fence] = ()) -> bool:
         check_key(key)
-        result = await self._etcd.txn(_fence(fence), [Delete(self._path(key))], _look(fence))
+        result = await self._etcd.txn(_fenced(fences), [Delete(self._path(key))], _look(fences))
         if not result.succeeded:
-            _check_owner(fence, result.responses)
+            _check_owner(fences, result.responses)
         return result.responses[0] != 0
 
     async def page(self, prefix: bytes, after: bytes, limit: int) -> Page:
@@ -188,19 +188,17 @@ class EtcdStore:
         return VersionChanged(key, str(when.version), now)
 
 
-def _fence(fence: Fence | None) -> list[Compare]:
-    return [] if fence is None else [Compare.mod(fence[0], "=", fence[1])]
+def _fenced(fences: Sequence[Fence]) -> list[Compare]:
+    return [Compare.mod(key, "=", token) for key, token in fences]
 
 
-def _look(fence: Fence | None) -> list[Get]:
-    """What to read when the transaction fails, to tell a lost claim from a changed key."""
-    return [] if fence is None else [Get(fence[0])]
+def _look(fences: Sequence[Fence]) -> list[Get]:
+    """What to read when the transaction fails, to tell a lost claim or lock from a changed key."""
+    return [Get(key) for key, _ in fences]
 
 
-def _check_owner(fence: Fence | None, claim: Sequence[Response]) -> None:
-    """Raises StaleOwner when the claim, as read in the failed transaction, is not the writer's."""
-    if fence is None:
-        return
-    held = claim[0]
-    if not isinstance(held, list) or not held or held[0].mod_revision != fence[1]:
-        raise StaleOwner(*fence)
+def _check_owner(fences: Sequence[Fence], found: Sequence[Response]) -> None:
+    """Raises StaleOwner for the first that, as read in the failed transaction, is not the writer's."""
+    for (key, token), held in zip(fences, found, strict=True):
+        if not isinstance(held, list) or not held or held[0].mod_revision != token:
+            raise StaleOwner(key, token)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ class MemoryStore:
         return None if held is None else Item(key, held.value, str(held.version))
 
     async def write(
-        self, key: bytes, value: Any, ttl: float, when: Precondition = ALWAYS, fence: Fence | None = None
+        self, key: bytes, value: Any, ttl: float, when: Precondition = ALWAYS, fences: Sequence[Fence] = ()
     ) -> Item:
         check_key(key)
         check_ttl(ttl)
@@ -92,7 +92,7 @@ class MemoryStore:
         self._items[key] = Held(value, self._version, self._clock() + ttl if ttl else 0.0)
         return Item(key, value, str(self._version))
 
-    async def delete(self, key: bytes, fence: Fence | None = None) -> bool:
+    async def delete(self, key: bytes, fences: Sequence[Fence] = ()) -> bool:
         check_key(key)
         held = self._live(key)
         self._remove(key)

@@ -2,7 +2,9 @@
 
     python -m tests.bench.bench_local [--rounds 5]
 
-The peer is asyncio: tasks with queues on the standard event loop, timed in the same run, between the rounds.
+The peer is asyncio: tasks with queues on the standard event loop, timed in the same run, between the rounds. It does
+the same work: a message brings its topic, its sender and a copy of its value, made as the value is sent, of any tree
+of plain data. The second peer is Erlang/OTP (erlang.py), where it is installed.
 Prints one JSON line per figure; values are medians of the rounds.
 """
 
@@ -13,15 +15,17 @@ import asyncio
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from cluster.envelope import Kind
 from node.host import Vm, VmConfig
 from node.host.boundary import In, Item, Out
 from node.lua.dialect import transform
+from tests.bench.erlang import Erlang
 
 FIGURES = (
     "local_ping_pong",
@@ -138,40 +142,58 @@ async def seconds_of(work: Awaitable[object]) -> float:
     return time.perf_counter() - began
 
 
+def copied(value: Any) -> Any:
+    """A copy of a tree of plain data: no process may see what another does to it."""
+    if isinstance(value, dict):
+        return {key: copied(field) for key, field in value.items()}
+    elif isinstance(value, list):
+        return [copied(item) for item in value]
+    return value
+
+
+Mailbox: TypeAlias = "asyncio.Queue[tuple[str, Mailbox, Any]]"
+"""Of an asyncio task: topic, who sent it, and the value."""
+
+
 async def peer_ping_pong() -> float:
-    there: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    back: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    there: Mailbox = asyncio.Queue()
+    back: Mailbox = asyncio.Queue()
     count, data = ROUND_TRIPS // 4, "x" * 100
 
     async def echo() -> None:
         for _ in range(count):
-            back.put_nowait(dict(await there.get()))
+            _, sender, value = await there.get()
+            sender.put_nowait(("pong", there, copied(value)))
 
     async def ping() -> None:
         for id in range(count):
-            there.put_nowait({"id": id, "data": data})
-            assert (await back.get())["id"] == id
+            there.put_nowait(("ping", back, copied({"id": id, "data": data})))
+            _, _, answer = await back.get()
+            assert answer["id"] == id
 
     return count / await seconds_of(asyncio.gather(echo(), ping()))
 
 
 async def peer_one_way() -> float:
-    queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(1000)
+    queue: Mailbox = asyncio.Queue(1000)
+    own: Mailbox = asyncio.Queue()
     count, data = MESSAGES // 4, "x" * 100
 
     async def source() -> None:
         for id in range(count):
-            await queue.put({"id": id, "data": data})
+            await queue.put(("item", own, copied({"id": id, "data": data})))
 
-    async def sink() -> None:
+    async def sink() -> int:
+        sum = 0
         for _ in range(count):
-            item = dict(await queue.get())
-            assert item
+            _, _, value = await queue.get()
+            sum += value["id"]
+        return sum
 
     return count / await seconds_of(asyncio.gather(source(), sink()))
 
 
-async def peer_spawn() -> float:
+async def peer_spawn(when_alive: Callable[[], None] = lambda: None) -> float:
     queues: list[asyncio.Queue[Any]] = []
 
     async def idle(queue: asyncio.Queue[Any]) -> None:
@@ -185,6 +207,7 @@ async def peer_spawn() -> float:
             group.create_task(idle(queue))
         await asyncio.sleep(0)
         rate = PROCESSES / (time.perf_counter() - began)
+        when_alive()
         for queue in queues:
             queue.put_nowait(None)
     return rate
@@ -232,43 +255,93 @@ def resident() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def tell(figure: str, unit: str, values: list[float], peers: list[float] | None = None, **more: Any) -> None:
+def tell(
+    figure: str,
+    unit: str,
+    values: list[float],
+    peers: list[float] | None = None,
+    erlang: list[float] | None = None,
+    **more: Any,
+) -> None:
+    """Print the line of a figure. ``erlang`` is empty where there is no Erlang, None where it has no such figure."""
     value = statistics.median(values)
     line: dict[str, Any] = {"figure": figure, "value": round(value, 3), "unit": unit}
     if peers:
         peer = statistics.median(peers)
         line |= {"peer": "asyncio", "peer_value": round(peer, 3), "ratio": round(value / peer, 2)}
+    if erlang:
+        other = statistics.median(erlang)
+        line |= {"erlang": round(other, 3), "erlang_ratio": round(value / other, 2)}
+    elif erlang is not None:
+        line |= {"erlang": None, "note": "erl is not installed"}
     print(json.dumps(line | more), flush=True)
 
 
-async def rate(figure: str, entry: str, count: int, peer: Callable[[], Awaitable[float]], rounds: int) -> None:
-    """Items per second of an entry that handles ``count``, beside its peer."""
-    values, peers = [], []
+async def rate(
+    figure: str, entry: str, count: int, peer: Callable[[], Awaitable[float]], erlang: Erlang, rounds: int
+) -> None:
+    """Items per second of an entry that handles ``count``, beside its peers."""
+    values, peers, others = [], [], []
     bench = Bench()
     async with bench.vm:
         await bench.run(entry, count // 20)
         for _ in range(rounds):
             values.append(count / await seconds_of(bench.run(entry, count)))
             peers.append(await peer())
-    tell(figure, "per second", values, peers)
+            others += await erlang.measure(figure, count)
+    tell(figure, "per second", values, peers, others)
 
 
-async def spawning(rounds: int) -> None:
-    rates, seconds, sizes, peers = [], [], [], []
+async def spawning(erlang: Erlang, rounds: int) -> None:
+    rates, seconds, peers, others = [], [], [], []
     for _ in range(rounds):
         bench = Bench()
         async with bench.vm:
             await bench.run("app:spawner", 100)
-            before = resident()
             took = await seconds_of(bench.run("app:spawner", PROCESSES))
-            sizes.append((resident() - before) / PROCESSES)
             assert bench.vm.stats().processes == PROCESSES + 100
             rates.append(PROCESSES / took)
             seconds.append(took)
         peers.append(await peer_spawn())
-    tell("spawn", "per second", rates, peers)
-    tell("spawn_10k_seconds", "s", seconds)
-    tell("bytes_per_process", "bytes", sizes[:1])
+        others += await erlang.measure("spawn", PROCESSES)
+    tell("spawn", "per second", rates, peers, others)
+    tell("spawn_10k_seconds", "s", seconds, [PROCESSES / rate for rate in peers], [PROCESSES / rate for rate in others])
+
+
+async def lua_bytes() -> float:
+    """What an idle process of the VM adds to the resident memory; needs a Python that did nothing before."""
+    bench = Bench()
+    async with bench.vm:
+        await bench.run("app:spawner", 100)
+        before = resident()
+        await bench.run("app:spawner", PROCESSES)
+        return (resident() - before) / PROCESSES
+
+
+async def asyncio_bytes() -> float:
+    before = resident()
+    after = before
+
+    def measure() -> None:
+        nonlocal after
+        after = resident()
+
+    await peer_spawn(measure)
+    return (after - before) / PROCESSES
+
+
+async def alone(what: str) -> list[float]:
+    """The bytes of a process, measured in a Python of its own."""
+    python = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.bench.bench_local", "--bytes", what, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await python.communicate()
+    return [float(output)]
+
+
+async def memory(erlang: Erlang) -> None:
+    others = await erlang.measure("bytes_per_process", PROCESSES)
+    tell("bytes_per_process", "bytes", await alone("lua"), await alone("asyncio"), others)
 
 
 async def busy_echo() -> None:
@@ -302,9 +375,11 @@ async def tickers(lasting: timedelta) -> None:
 
 
 async def main(rounds: int) -> None:
-    await rate("local_ping_pong", "app:ping", ROUND_TRIPS, peer_ping_pong, rounds)
-    await rate("local_one_way", "app:source", MESSAGES, peer_one_way, rounds)
-    await spawning(rounds)
+    async with Erlang() as erlang:
+        await rate("local_ping_pong", "app:ping", ROUND_TRIPS, peer_ping_pong, erlang, rounds)
+        await rate("local_one_way", "app:source", MESSAGES, peer_one_way, erlang, rounds)
+        await spawning(erlang, rounds)
+        await memory(erlang)
     await busy_echo()
     await tickers(timedelta(seconds=8))
 
@@ -312,4 +387,9 @@ async def main(rounds: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    asyncio.run(main(parser.parse_args().rounds))
+    parser.add_argument("--bytes", choices=("lua", "asyncio"), help="only the bytes of one idle process of these")
+    chosen = parser.parse_args()
+    if chosen.bytes:
+        print(asyncio.run(lua_bytes() if chosen.bytes == "lua" else asyncio_bytes()))
+    else:
+        asyncio.run(main(chosen.rounds))

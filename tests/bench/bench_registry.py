@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -30,6 +34,18 @@ _NOW = datetime.now(UTC)
 ROUNDS = 100
 VERSIONS = 10_000
 ENTRIES = 1_000
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = (
+    "registry_find_us",
+    "memory_per_entry",
+    "boot_1000_entries_seconds",
+    "boot_10000_versions_seconds",
+    "apply_to_seen_p99_ms",
+    "changesets_per_second",
+    "changesets_per_second_8_writers",
+    "commit_20mb_seconds",
+    "commit_20mb_longest_block_ms",
+)
 SNAPSHOT_EVERY = 50
 
 
@@ -137,6 +153,34 @@ async def timed_boot(figure: str, url: str, keys: Keys, **more: Any) -> None:
         show(figure, "s", took, entries=len(registry.state), versions=registry.state.version + 1, **more)
 
 
+async def boot_node(servers: EmbeddedServers) -> None:
+    """A whole node as a process of its own, to `ready` in etcd; its registry has 1,000 entries."""
+    keys = Keys("node")
+    async with AsyncExitStack() as stack:
+        etcd = await stack.enter_async_context(Etcd([servers.etcd_url]))
+        await (await opened(stack, servers.etcd_url, "first", keys)).publish(entries(ENTRIES), "always")
+        app = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (app / "_index.yaml").write_text('version: "1.0"\nnamespace: bench\nentries: []\n')
+        urls = ["--nats", servers.nats_url, "--etcd", servers.etcd_url, "--cluster", keys.cluster]
+        options = ["--node", "late", "--set", "metrics.port=0", *urls]
+        began = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "node.cli", "run", str(app), *options),
+            cwd=app,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(30):
+                while not ((kv := await etcd.get(keys.node("late"))) and json.loads(kv.value)["state"] == "ready"):
+                    await asyncio.sleep(0.005)
+            show("boot_1000_entries_seconds", "s", time.perf_counter() - began)
+        finally:
+            process.terminate()
+            await process.wait()
+
+
 async def write_log(etcd: Etcd, keys: Keys, *, snapshots: bool) -> None:
     """10,000 versions as commits would leave them, several in a transaction."""
     state = RegistryState.of([], -1)
@@ -167,7 +211,7 @@ def _put_blob(puts: list[Put], keys: Keys, name: str, raw: bytes) -> Blob:
 
 
 async def boots(url: str) -> None:
-    await timed_boot("boot_1000_entries_registry_seconds", url, Keys("seen"))
+    await timed_boot("boot_1000_entries_copy_seconds", url, Keys("seen"))
     async with Etcd([url]) as etcd:
         for snapshots, figure in ((True, "boot_10000_versions_seconds"), (False, "boot_10000_versions_bare_seconds")):
             keys = Keys(figure)
@@ -241,7 +285,8 @@ async def main() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     find()
     memory()
-    async with EmbeddedServers(with_nats=False) as servers:
+    async with EmbeddedServers() as servers:
+        await boot_node(servers)
         for measure in (apply_to_seen, changesets, boots, large_commit):
             await measure(servers.etcd_url)
 

@@ -195,7 +195,7 @@ class TestMessages:
         [
             (("send", "{node-1@app:processes|zz-zz}", "t"), 1, "noproc"),
             (("send", "{node-9@app:processes|1-1s}", "t"), 1, "noconnection"),
-            (("send", "{a@b|", "t"), 1, "PID"),
+            (("send", "{a@b|", "t"), 2, "PID"),
             (("send", "listener@node-3", ""), 1, "topic"),
             (("send", "listener@node-3", "@pid/inbox"), 1, "reserved"),
             (("send", "listener@node-3", "t", "{'n': 1}"), 2, "JSON"),
@@ -204,7 +204,7 @@ class TestMessages:
             (("call", "app:experiment", "[1]"), 1, ""),
             (("spawn", "app:setting", "app:processes"), 1, "app:setting"),
             (("cancel", "nobody"), 1, "noproc"),
-            (("terminate", "{x}"), 1, "PID"),
+            (("terminate", "{x}"), 2, "PID"),
         ],
         ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else None,
     )

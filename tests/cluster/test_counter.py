@@ -231,7 +231,7 @@ class TestBadInput:
         assert "reserved" in up.wippy("send", "counter", "@pid/events", "{}", code=1).stderr
 
     def test_a_text_that_is_no_pid_is_refused(self, up: Development) -> None:
-        assert "expected a PID" in up.wippy("send", "{nonsense}", "t", code=1).stderr
+        assert "expected a PID" in up.wippy("send", "{nonsense}", "t", code=2).stderr
 
     def test_a_message_over_the_limit_is_refused_with_both_sizes(self, up: Development, tmp_path: Path) -> None:
         async def send() -> str:

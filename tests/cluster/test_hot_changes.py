@@ -159,6 +159,7 @@ def test_once_every_node_took_a_version_the_next_call_uses_it_in_every_vm(hot: H
 def test_a_process_that_opted_in_takes_the_new_code_and_keeps_what_it_is(hot: Hot) -> None:
     new = [hot.start(node, "app:watcher", True, f"new-{node}") for node in NODES]
     old = [hot.start(node, "app:watcher", False, f"old-{node}") for node in NODES]
+    hot.start("node-1", "app:witness", new[2], "witness")
 
     version = {row["version"] for row in hot.ps().values() if row["entry"] == "app:watcher"}
     hot.push(with_change(*LOW))
@@ -168,11 +169,19 @@ def test_a_process_that_opted_in_takes_the_new_code_and_keeps_what_it_is(hot: Ho
         assert hot.call(f"new-{node}", "question") == answer, "its name is still its own"
     for pid in old:
         assert hot.call(pid, "question")["word"] == "one"
+    assert hot.call("witness", "question") == [], "to who watches it from elsewhere it is the same process"
     rows = hot.ps()
     assert {rows[pid]["outdated"] for pid in new} == {False}
     assert {rows[pid]["outdated"] for pid in old} == {True}
     assert {rows[pid]["version"] for pid in old} <= version
     assert min(rows[pid]["version"] for pid in new) > max(version)
+
+    async def end(client: Client) -> None:
+        await client.send(new[2], "end")
+
+    hot.ask(end)
+    seen = eventually(lambda: hot.call("witness", "question"), within=10, what="the end is told")
+    assert seen == [{"from": new[2], "value": "ended"}]
 
 
 def test_a_definition_that_changed_restarts_the_service_in_order_where_it_is(hot: Hot) -> None:

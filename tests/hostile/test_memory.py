@@ -17,14 +17,25 @@ from node.host.kernel import VmConfig
 from tests.luaworld import OUTSIDE, World
 
 MIB = 1024 * 1024
-INNOCENTS, RUNS, ROUNDS = 100, 10, 1500
-INNOCENT = """return { main = function(rounds)
-    local kept, sum = {}, 0
-    for i = 1, rounds do
-        kept[i % 40] = { number = i, text = ("innocent "):rep(3) .. i }
-        sum = sum + kept[i % 40].number
+INNOCENTS, BUSY, RUNS = 100, 5, 10
+INNOCENT = """return { main = function(busy)
+    local kept, count, inbox = {}, 0, process.inbox()
+    local function work()
+        for i = 1, 100 do
+            count = count + 1
+            kept[count % 40] = { number = count, text = ("innocent "):rep(3) .. count }
+        end
     end
-    return sum
+    repeat
+        work()
+        local cases = { inbox:case_receive(), default = busy }
+    until not channel.select(cases).default
+    work()
+    for i = 0, 39 do
+        local one = kept[i]
+        assert(one.number % 40 == i and one.text == ("innocent "):rep(3) .. one.number)
+    end
+    return "finished"
 end }"""
 GROWERS = {
     "table": "local t = {} while true do t[#t + 1] = { #t, name = 'n' .. #t } end",
@@ -55,21 +66,38 @@ def start(world: World, source: str) -> int:
     return world.post_spawn("app:bad")
 
 
+def start_innocents(world: World, count: int, busy: int = 0) -> list[int]:
+    """Some that work without end beside many that have worked and wait; all hold something."""
+    world.entry("app:innocent", INNOCENT)
+    return [world.post_spawn("app:innocent", number < busy) for number in range(count)]
+
+
+def finish(world: World, asked: list[int]) -> list[Item]:
+    """Tell the innocents to end; how they did."""
+    return end_all(world, [world.reply(reference)[5] for reference in asked])
+
+
+def end_all(world: World, pids: list[bytes]) -> list[Item]:
+    """Send each one message more; how they ended."""
+    for pid in pids:
+        world.post([int(Kind.MESSAGE), pid, OUTSIDE, 0, b"end", [], b"", 0])
+    run(world, 20, lambda: all(world.has_ended(pid) for pid in pids))
+    return [world.exit_of(pid) for pid in pids]
+
+
 @pytest.mark.parametrize("name", GROWERS)
 def test_in_ten_runs_each_grower_dies_and_no_innocent_does(name: str) -> None:
     for number in range(RUNS):
         world = World(VmConfig(max_memory=16 * MIB))
-        world.entry("app:innocent", INNOCENT)
-        asked = [world.post_spawn("app:innocent", ROUNDS) for _ in range(INNOCENTS // 2)]
+        before = start_innocents(world, INNOCENTS // 2, BUSY)
         bad = start(world, GROWERS[name])
-        asked += [world.post_spawn("app:innocent", ROUNDS) for _ in range(INNOCENTS // 2)]
-        run(world, 20, lambda world=world: len(exits(world)) == INNOCENTS + 1)
+        after = start_innocents(world, INNOCENTS // 2)
+        run(world, 20, lambda world=world: exits(world))
         ended = exits(world)
-        grower = world.reply(bad)[5]
-        assert ended[grower][6][b"message"] == KILLED, f"run {number}: the grower ended with {ended[grower]}"
-        for reference in asked:
-            exit = ended[world.reply(reference)[5]]
-            assert exit[5:] == [ROUNDS * (ROUNDS + 1) // 2, None], f"run {number}: an innocent ended with {exit}"
+        assert list(ended) == [world.reply(bad)[5]], f"run {number}: {ended}"
+        assert ended[world.reply(bad)[5]][6][b"message"] == KILLED, f"run {number}: {ended}"
+        for exit in finish(world, before + after):
+            assert exit[5:] == [b"finished", None], f"run {number}: an innocent ended with {exit}"
         assert world.complaints() == []
 
 
@@ -88,17 +116,15 @@ JUMPS = {
 @pytest.mark.parametrize("name", JUMPS)
 def test_one_jump_past_the_limit_fails_only_the_step_that_made_it(name: str) -> None:
     world = World(VmConfig(max_memory=16 * MIB))
-    world.entry("app:innocent", INNOCENT)
-    before = [world.post_spawn("app:innocent", ROUNDS) for _ in range(10)]
+    before = start_innocents(world, 10, BUSY)
     bad = start(world, f"{JUMPS[name]} return 'went on'")
-    after = [world.post_spawn("app:innocent", ROUNDS) for _ in range(10)]
-    run(world, 20, lambda: len(exits(world)) == 21)
-    ended = exits(world)
-    exit = ended[world.reply(bad)[5]]
+    after = start_innocents(world, 10)
+    run(world, 20, lambda: exits(world))
+    ((pid, exit),) = exits(world).items()
+    assert pid == world.reply(bad)[5]
     assert exit[6] is not None, f"it ended with {exit[5]!r}"
     assert exit[6][b"message"] == KILLED or b"too " in exit[6][b"message"] or b"limit" in exit[6][b"message"], exit
-    for reference in before + after:
-        assert ended[world.reply(reference)[5]][5] == ROUNDS * (ROUNDS + 1) // 2
+    assert [one[5] for one in finish(world, before + after)] == [b"finished"] * 20
     assert world.main("return 1") == 1
     assert world.complaints() == []
 
@@ -154,26 +180,35 @@ def test_many_small_processes_are_not_killed_but_nothing_more_starts_until_some_
     assert world.reply(reference)[4] == 0
 
 
-def test_a_long_string_that_many_share_is_nobodys_fault() -> None:
-    """Every one reaches all of it; who fills the VM with strings of its own is the one."""
-    world = World(VmConfig(max_memory=32 * MIB))
+def test_long_strings_that_many_share_are_nobodys_fault() -> None:
+    """Every holder reaches 30 MB of them; the one that has less, but of its own, is the one that fills the VM."""
+    world = World(VmConfig(max_memory=64 * MIB, max_message=32 * MIB))
     world.entry(
         "app:holder",
-        "return { main = function() local text = process.inbox():receive():payload():data() "
-        "local m = process.inbox():receive() return #text end }",
+        """return { main = function()
+            local inbox, held = process.inbox(), {}
+            for i = 1, 2 do held[i] = inbox:receive():payload():data() end
+            inbox:receive()
+            return #held[1] + #held[2]
+        end }""",
     )
     world.entry(
         "app:giver",
         """return { main = function(pids)
-        local text = ("x"):rep(12000000)
-        for _, pid in ipairs(pids) do process.send(pid, "t", text) end
-        process.inbox():receive()
-    end }""",
+            local first = ("x"):rep(15000000)
+            local second = ("y"):rep(15000000)
+            for _, pid in ipairs(pids) do
+                assert(process.send(pid, "t", first))
+                assert(process.send(pid, "t", second))
+            end
+            process.inbox():receive()
+        end }""",
     )
     holders = [world.spawn("app:holder") for _ in range(20)]
     world.spawn("app:giver", holders)
-    reference = start(world, GROWERS["string"])
-    run(world, 10, lambda: len(exits(world)) > 0)
+    reference = start(world, GROWERS["table"])
+    run(world, 10, lambda: exits(world))
     ended = exits(world)
-    assert set(ended) == {world.reply(reference)[5]}
+    assert list(ended) == [world.reply(reference)[5]]
     assert ended[world.reply(reference)[5]][6][b"message"] == KILLED
+    assert [one[5] for one in end_all(world, holders)] == [30_000_000] * 20

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import pytest
 import pytest_asyncio
 
-from cluster.errors import NameTaken, OutcomeUnknown, Unavailable
-from cluster.etcd import Etcd, PrefixWatch, TxnResult
+from cluster.errors import NameTaken, Unavailable
+from cluster.etcd import Etcd, PrefixWatch
 from cluster.keys import Keys
 from cluster.names import Names, NamesStats, Registered, Scope
+from tests.forgetful import Forgetful
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
@@ -32,19 +33,6 @@ class Node:
 
     async def register(self, name: str, pid: str) -> Registered:
         return await self.names.register(name, pid, Scope.CONSISTENT, self.lease)
-
-
-class Forgetful(Etcd):
-    """An etcd client that loses the answer of the next transactions, after or before they were applied."""
-
-    lost: list[bool] | None = None
-
-    async def txn(self, compares, success, failure=()) -> TxnResult:  # type: ignore[no-untyped-def]
-        if not self.lost:
-            return await super().txn(compares, success, failure)
-        if self.lost.pop():
-            await super().txn(compares, success, failure)
-        raise OutcomeUnknown("the answer was lost")
 
 
 @dataclass

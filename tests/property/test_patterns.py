@@ -12,7 +12,7 @@ COMPARE = LUA.execute(
     b"""
     local make = ...
     local function outcome(ok, ...)
-        if not ok then return "error" end
+        if not ok then return tostring((...)):find("too costly", 1, true) and "refused" or "error" end
         local values = table.pack(...)
         for i = 1, values.n do values[i] = math.type(values[i]) == "integer" and values[i] .. "i" or tostring(values[i]) end
         return values.n .. "|" .. table.concat(values, "|")
@@ -40,16 +40,16 @@ COMPARE = LUA.execute(
             outcome(pcall(gsub, subject, pattern, asked))
     end
     local ways = {
-        direct = make({ budget = 1e9 }),
+        direct = make({}),
         looping = make({ free = 1e9, direct = -1, match = 1e12 }),
-        slow = make({ free = -1, direct = -1, budget = 1e9 }),
+        slow = make({ free = -1, direct = -1, budget = 2e6 }),
     }
     -- Lua's own gsub never runs as a whole in the second way, Lua's own matcher never in the third.
     return function(subject, pattern, init)
         local own = { results(string, subject, pattern, init) }
         for way, library in pairs(ways) do
             for i, value in ipairs({ results(library, subject, pattern, init) }) do
-                if value ~= own[i] then
+                if value ~= own[i] and value ~= "refused" then
                     return way .. " " .. i .. ": " .. value .. " instead of " .. own[i]
                 end
             end

@@ -55,7 +55,7 @@ class InMemory(RegistryMachine):
                 self.runner.close()
 
 
-BRIEF = settings(max_examples=60, stateful_step_count=40, deadline=None)
+BRIEF = settings(max_examples=50, stateful_step_count=40, deadline=None)
 
 TestInMemory = InMemory.TestCase
 TestInMemory.settings = BRIEF

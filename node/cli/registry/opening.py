@@ -29,10 +29,11 @@ Message = Annotated[str, typer.Option("-m", "--message", metavar="TEXT", help="W
 @asynccontextmanager
 async def opened(client: Client, *, empty: bool = False) -> AsyncIterator[Registry]:
     """The cluster's registry. Raises Failed when nothing was ever published, unless ``empty`` is fine."""
-    from cluster.registry.registry import open_registry
+    from cluster.registry import open_registry
+    from node.kinds import CAPABILITY
 
     await client.check()
-    async with open_registry(client.etcd, client.keys, author(), check) as registry:
+    async with open_registry(client.etcd, client.keys, author(), check, capability=CAPABILITY) as registry:
         if registry.state.version < 0 and not empty:
             raise Failed(
                 f"cluster {client.cluster!r} has no registry yet; start a node, or `wippy registry push` an application"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _FEW = 3
 """So many entries may be deleted by a save without a question."""
+_BACK_SECONDS = 5.0
 _RUNNING_CODE = ("process.lua", "library.lua")
 Side = Annotated[
     Literal["files", "cluster"] | None,
@@ -78,6 +79,8 @@ async def push(
     nodes = await _awaited(client, done, patience) if wait and done.changes else Awaited()
     restored = await take_back(client, done) if nodes.is_bad and rollback_on_error else None
     _tell(done, nodes, restored, wanted)
+    if restored is not None and wanted is Format.TEXT:
+        print(f"taken back: v{restored} has the entries of v{done.version - 1} again; {await _seen(client, restored)}")
     if nodes.is_bad:
         raise Failed("", code=1)
 
@@ -106,6 +109,16 @@ async def _awaited(client: Client, done: Pushed, timeout: float) -> Awaited:
     return Awaited(outcomes, told(outcomes, took), tell_troubles(outcomes))
 
 
+async def _seen(client: Client, version: int) -> str:
+    """Where a version is that takes another back; the nodes get a short time for it."""
+    from cluster.errors import ClusterError
+
+    try:
+        return told(*await settle(client, version, _BACK_SECONDS))
+    except ClusterError as error:
+        return f"whether the nodes have it can't be told: {error}"
+
+
 def _show_conflict(error: Exception) -> None:
     """Show both sides of a conflict. Raises Failed in its place."""
     from cluster.registry.publish import PushConflict
@@ -130,8 +143,6 @@ def _tell(done: Pushed, nodes: Awaited, restored: int | None, format: Format) ->
     print(f"{pushed(done)}; {nodes.says}" if nodes.says else pushed(done))
     if done.keeps_code:
         note("running processes keep their code until they upgrade themselves or are started anew")
-    if restored is not None:
-        print(f"taken back: v{restored} has the entries of v{done.version - 1} again")
 
 
 class TooManyDeletions(Exception):

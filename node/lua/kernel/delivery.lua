@@ -9,6 +9,7 @@ local turns = K.turns
 local by_pid, config = processes.by_pid, K.config
 local congestion = K.congestion
 local copy_message, copy_table, ENTRIES = values.copy_message, values.copy_table, values.ENTRIES
+local deliver_one = mailbox.deliver_one
 local deliver, put = mailbox.deliver, operations.put
 local byte, error, format, select, type = string.byte, error, string.format, select, type
 
@@ -160,7 +161,7 @@ local function brought(count, list)
     return count > 1 and list or nil
 end
 
--- Several payloads, or none, or a process elsewhere, or a topic seen for the first time.
+-- Several payloads, or none, or a process elsewhere, or a name.
 local send_other
 function send_other(destination, topic, count, ...)
     if type(destination) ~= "string" then
@@ -217,11 +218,16 @@ local function send_startup(from, pid, messages)
     return true
 end
 
--- process.send. This is the way of nearly every message: one payload to a PID in this VM, on a known topic.
+-- process.send. This is the way of nearly every message: one payload to a PID in this VM.
 local function send(destination, topic, ...)
     local process = by_pid[destination]
-    if not process or not topics[topic] or select("#", ...) ~= 1 then
+    if not process or select("#", ...) ~= 1 then
         return send_other(destination, topic, select("#", ...), ...)
+    elseif not topics[topic] then
+        local err = check_topic(topic)
+        if err then
+            return nil, err
+        end
     end
     local value = ...
     local copied = type(value) == "table" and copy_table(value, 1, ENTRIES, config.max_message)
@@ -235,7 +241,7 @@ local function send(destination, topic, ...)
     local sender = turns.current.process
     sender.sent = sender.sent + 1
     process.received = process.received + 1
-    if deliver(process, topic, sender.pid, 1, copied) then
+    if deliver_one(process, topic, sender.pid, copied) then
         return true
     end
     return full(process)

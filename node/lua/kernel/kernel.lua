@@ -11,8 +11,8 @@ end
 -- Returns how many items leave the VM, when to call again (0 = at once, a time in ns, or nil = not
 -- before something comes in), how many processes
 -- live and can run, and the last counter of a PID.
-local function step(now, wall, seconds)
-    turns.begin_step(now, wall)
+local function step(now, wall, seconds, parallel)
+    turns.begin_step(now, wall, parallel)
     memory.watch()
     intake.take()
     timers.run()

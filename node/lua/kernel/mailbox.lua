@@ -69,14 +69,9 @@ end
 
 -- A message waits: in the channel it is for, else until somebody subscribes.
 local function keep(process, state, message)
-    local arrived = process.arrived + 1
-    process.arrived = arrived
     process.mail = process.mail + 1
-    message[ARRIVED] = arrived
     if state then
-        local last = state.last + 1
-        state[last] = message
-        state.last = last
+        append(state, message)
         return
     end
     local unclaimed = process.unclaimed
@@ -92,19 +87,43 @@ end
 local function deliver(process, topic, from, count, value)
     local listeners = process.listeners
     local state = listeners and listeners[topic] or process.inbox
-    local receiver = state and state.receiver
-    if not receiver then
+    if not state or not state.receiver then
         if process.mail >= process.limit then
             return false
         end
-        keep(process, state, setmetatable({ value, topic, from, count, false }, message_meta))
+        local arrived = process.arrived + 1
+        process.arrived = arrived
+        keep(process, state, setmetatable({ value, topic, from, count, arrived }, message_meta))
     elseif state.raw then
         hand_over(state, value, true)
-    elseif receiver.co and not state.receivers then -- as hand_over does it
-        state.receiver = false
-        ready(receiver, setmetatable({ value, topic, from, count }, message_meta), true)
     else
         hand_over(state, setmetatable({ value, topic, from, count }, message_meta), true)
+    end
+    return true
+end
+
+-- The same for one payload that is no list. Nearly all messages come this way, so what others do is done here:
+-- hand_over to a thread that waits at the inbox, and keep for one that is behind.
+local function deliver_one(process, topic, from, value)
+    local state = process.inbox
+    if not state or process.listeners then
+        return deliver(process, topic, from, 1, value)
+    end
+    local receiver = state.receiver
+    if not receiver then
+        local mail = process.mail
+        if mail >= process.limit then
+            return false
+        end
+        local arrived, last = process.arrived + 1, state.last + 1
+        process.arrived, process.mail = arrived, mail + 1
+        state[last] = setmetatable({ value, topic, from, 1, arrived }, message_meta)
+        state.last = last
+    elseif receiver.co and not state.receivers then
+        state.receiver = false
+        ready(receiver, setmetatable({ value, topic, from, 1 }, message_meta), true)
+    else
+        hand_over(state, setmetatable({ value, topic, from, 1 }, message_meta), true)
     end
     return true
 end
@@ -227,6 +246,18 @@ local function unlisten(channel)
     return true
 end
 
+-- A message that was received from ``state`` is its first again.
+local function put_back(state, message)
+    if state.last == 0 then
+        state.first, state.last = 1, 1
+    else
+        state.first = state.first - 1
+    end
+    state[state.first] = message
+    message[ARRIVED] = message[ARRIVED] or 0
+    state.owner.mail = state.owner.mail + 1
+end
+
 local function events_closed(state)
     local process = state.owner_of_events
     process.events = nil
@@ -333,10 +364,12 @@ end
 K.mailbox = {
     COUNT = COUNT,
     deliver = deliver,
+    deliver_one = deliver_one,
     raw = raw,
     inbox = inbox,
     listen = listen,
     unlisten = unlisten,
+    put_back = put_back,
     events = events,
     tell = tell,
     outdated = outdated,

@@ -51,7 +51,7 @@ local function in_order()
 end
 
 -- Walk a little through every process. Returns the walks that are not complete, those of processes of at
--- least ``least`` bytes that are, and the bytes of all.
+-- least ``least`` bytes that are, and the bytes of the rest.
 local function first_round(least, deadline)
     local held, holders = weights.held(), {}
     local open, complete, sum = {}, {}, 0
@@ -64,9 +64,10 @@ local function first_round(least, deadline)
         else
             forget(walk)
             local bytes = weights.bytes_of(walk)
-            sum = sum + bytes
             if bytes >= least then
                 complete[#complete + 1] = walk
+            else
+                sum = sum + bytes
             end
         end
         if i % 64 == 0 and clock() > deadline then
@@ -116,9 +117,9 @@ local function fastest(least)
     return found
 end
 
--- The process that holds most, nil when none holds ``least`` bytes. What no walk can see is charged to the one
--- that was seen growing.
-local function heaviest(least)
+-- The process that holds most, nil when none holds ``least`` bytes. What no walk can see of the ``held`` bytes in
+-- use, when it is much, is charged to the one that was seen growing.
+local function heaviest(least, held)
     local deadline = clock() + LONGEST
     weights.separate()
     local open, complete, sum = first_round(least, deadline)
@@ -140,10 +141,13 @@ local function heaviest(least)
     for i = 1, #open do
         complete[#complete + 1] = open[i]
     end
+    for i = 1, #complete do
+        sum = sum + weights.bytes_of(complete[i])
+    end
     local found, most = largest(complete)
     if found and most >= least then
         return found
-    elseif used() - base - sum - most > 2 * least then
+    elseif held - base - sum > 4 * least then
         return fastest(least)
     end
     return nil
@@ -176,7 +180,7 @@ end
 local function make_room(limit, held)
     local rounds = 0
     while held >= limit * SOFT and rounds < ROUNDS do
-        local process = heaviest(limit * SMALLEST)
+        local process = heaviest(limit * SMALLEST, held)
         rounds = process and rounds + 1 or ROUNDS
         if process then
             kill(process)

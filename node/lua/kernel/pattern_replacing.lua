@@ -51,7 +51,7 @@ end
 local function expanded(work, whole, ...)
     local template = work.template or parsed(work.by, work.captures)
     work.template = template
-    local texts = {}
+    local texts, size = {}, work.size
     for i = 1, #template do
         local part = template[i]
         if type(part) == "string" then
@@ -59,8 +59,13 @@ local function expanded(work, whole, ...)
         elseif part == 0 or work.captures == 0 then
             texts[i] = whole
         else
-            texts[i] = (select(part, ...))
+            texts[i] = tostring((select(part, ...)))
         end
+        size = size + #texts[i]
+    end
+    if size > work.limits.size then
+        work.size = size
+        too_large(work)
     end
     return concat(texts)
 end

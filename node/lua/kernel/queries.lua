@@ -198,7 +198,7 @@ end
 -- Whether nothing lives here and nothing is about to.
 function answers.idle()
     local system = processes.system
-    return processes.live == 0 and system.last == 0 and system.holds == 1
+    return processes.live == 0 and not system.first and system.holds == 1
 end
 
 K.queries = { answer = answer }

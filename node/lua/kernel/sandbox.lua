@@ -2,13 +2,14 @@
 --
 -- Each entry that runs in a process (the process itself, every library) has an environment of
 -- its own. It starts empty and takes what it uses from ``globals`` at first use: functions as
--- they are, libraries as copies, so that nothing a process changes is seen by another.
+-- they are, libraries as views (views.lua), so that nothing a process changes is seen by another.
 --
 -- ``require`` gives a module the entry lists (or the few that are always there), or a library it
 -- imports. A module is made once per process, a library runs once per process.
 local K = ...
 local code, errors, guards, libraries = K.code, K.errors, K.guards, K.libraries
-local operations, turns = K.operations, K.turns
+local operations, turns, views = K.operations, K.turns, K.views
+local view_of = views.view_of
 local rawmeta = debug.getmetatable
 local concat, error, load, pairs, rawset, select = table.concat, error, load, pairs, rawset, select
 local setmetatable, tostring, type = setmetatable, tostring, type
@@ -16,20 +17,9 @@ local setmetatable, tostring, type = setmetatable, tostring, type
 local ALWAYS = { process = true, channel = true, coroutine = true, errors = true, payload = true }
 
 local globals = {} -- name -> value for everybody
-local shared = {} -- name -> library to copy
+local shared = {} -- name -> library to view
 local halves = {} -- module name -> source of its Lua half
-local makers = {} -- module name -> function(env) giving its table, or a table to copy
-
-local function copy_library(library)
-    local copied = {}
-    for name, value in pairs(library) do
-        if type(value) == "table" and rawmeta(value) == nil then
-            value = copy_library(value)
-        end
-        copied[name] = value
-    end
-    return copied
-end
+local makers = {} -- module name -> function(env) giving its table, or a table to view
 
 -- What module halves see as globals: the same libraries, but their originals.
 local trusted = setmetatable({}, { __index = libraries.basics })
@@ -84,11 +74,8 @@ local function module_for(process, name)
     end
     if type(make) == "function" then
         loaded = make(module_environment(process))
-        if name == "time" then
-            loaded = K.clocks.complete(loaded)
-        end
     else
-        loaded = copy_library(make)
+        loaded = view_of(make)
     end
     process.modules[name] = loaded
     return loaded
@@ -174,10 +161,7 @@ local function fault(env, name)
     if value == nil then
         local library = shared[name]
         if library then
-            value = copy_library(library)
-            if name == "string" then
-                K.types.mark_strings(value)
-            end
+            value = view_of(library)
         elseif name == "_G" then
             value = env
         elseif name == "require" then
@@ -234,8 +218,15 @@ local function start(sources)
     globals.subscribe, globals.unsubscribe = K.subscriptions.subscribe, K.subscriptions.unsubscribe
     for _, name in pairs({ "string", "table", "math", "os" }) do
         shared[name] = libraries[name]
+        views.meta_of(libraries[name])
     end
-    maker_of("payload") -- completes the methods of payloads, which messages bring to processes that never name it
+    K.types.mark_strings(views.meta_of(libraries.string))
+    for name in pairs(ALWAYS) do -- "payload" also completes the methods of what messages bring to everybody
+        views.meta_of(maker_of(name))
+    end
+    local time = maker_of("time")(module_environment({ pid = "", entry = "" }))
+    makers.time = K.clocks.complete(time) -- nothing in it belongs to one process
+    views.meta_of(time)
 end
 
 K.sandbox = { open = open, start = start, module_for = module_for }

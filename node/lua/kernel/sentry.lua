@@ -18,12 +18,13 @@ local function raise()
     local thread = turns.current
     if thread then
         thread.process.killed = "budget"
+        K.limits.hit("stretch")
         error(turns.KILLED, 0)
     end
 end
 
 function meta.__gc()
-    if turns.current and clock() - turns.turn_began > LONGEST then
+    if turns.current and clock() - turns.turn_began > LONGEST * turns.parallel then
         local co, is_main = running()
         if co and not is_main then
             sethook(co, raise, "", 1)

@@ -19,14 +19,37 @@ local function state_of(channel, position, name)
     return state
 end
 
--- Hand on from ``feed`` to ``channel`` until one of them is closed.
+-- Whether ``thread`` waits for ``state`` to take what it sends.
+local function is_sending(state, thread)
+    local others = state.senders or { first = 1, last = 0 }
+    local found = state.sender and state.sender.parked == thread
+    for i = others.first, others.last do
+        found = found or others[i].parked == thread
+    end
+    return found
+end
+
+-- End the subscription. ``held`` is a message the channel did not take: it is in the mailbox again, in its place.
+local function stop(feed, held)
+    local state = rawmeta(feed.channel)
+    if held and not state.closed then
+        mailbox.put_back(state, held)
+    end
+    methods.close(feed.channel)
+end
+
+-- Hand on from ``feed`` to ``channel`` until one of them is closed; ``feed.held`` is the last message.
 local function hand_on(feed, channel)
     return function()
-        local value, open = methods.receive(feed)
-        while open and rawpcall(methods.send, channel, value) do
-            value, open = methods.receive(feed)
+        local message, open = methods.receive(feed.channel)
+        while open do
+            feed.held = message
+            if not rawpcall(methods.send, channel, mailbox.raw(message)) then
+                stop(feed, message)
+                break
+            end
+            message, open = methods.receive(feed.channel)
         end
-        methods.close(feed)
         return turns.ENDED
     end
 end
@@ -59,11 +82,11 @@ local function subscribe(topic, channel)
     elseif listeners and listeners[topic] then
         return nil, errors.new("AlreadyExists", "topic '" .. topic .. "' has a channel already", false)
     end
-    local feed = mailbox.listen(process, topic, false)
+    local feed = { channel = mailbox.listen(process, topic, true), held = nil }
     local feeds = state.feeds or {}
     state.feeds = feeds
     feeds[#feeds + 1] = feed
-    turns.new_thread(process, hand_on(feed, channel))
+    feed.thread = turns.new_thread(process, hand_on(feed, channel))
     return channel
 end
 
@@ -76,7 +99,7 @@ local function unsubscribe(channel)
         return false, errors.new("NotFound", "the channel has no subscription", false)
     end
     for _, feed in next, state.feeds do
-        methods.close(feed)
+        stop(feed, is_sending(state, feed.thread) and feed.held)
     end
     state.feeds = nil
     methods.close(channel)

@@ -37,6 +37,7 @@ local turns = {
     now = 0,
     wall = 0,
     began = 0,
+    parallel = 1, -- VMs of the operating-system process that run now: its CPU clock goes so much faster
     latest = 0,
     turn_began = 0,
     weigh = false,
@@ -49,7 +50,7 @@ local turns = {
 
 -- The time of the step plus what has been computed since: no clock but the CPU's can be read in a step.
 local function elapsed()
-    local seconds = clock() - turns.began
+    local seconds = (clock() - turns.began) / turns.parallel
     return seconds > 0 and (seconds * 1e9) // 1 | 0 or 0
 end
 
@@ -66,8 +67,8 @@ local function wall_now()
     return now
 end
 
-local function begin_step(now, wall)
-    turns.now, turns.wall, turns.began = now, wall, clock()
+local function begin_step(now, wall, parallel)
+    turns.now, turns.wall, turns.began, turns.parallel = now, wall, clock(), parallel
 end
 
 local function enqueue(process)
@@ -153,7 +154,7 @@ local function stretch(process)
     local now = clock()
     if not turns.stretch_began then
         turns.stretch_began = now
-    elseif now - turns.stretch_began > K.config.stretch then
+    elseif now - turns.stretch_began > K.config.stretch * turns.parallel then
         K.limits.hit("stretch")
         process.killed = "budget"
         error(KILLED, 0)
@@ -184,7 +185,7 @@ local function point()
     if thread.pinned or not isyieldable() then
         return stretch(process)
     end
-    adapt(process, clock() - turns.slice_began + 1e-9)
+    adapt(process, (clock() - turns.slice_began) / turns.parallel + 1e-9)
     yield(PREEMPT)
     begin_slice()
     return process.quantum

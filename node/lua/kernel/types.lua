@@ -4,7 +4,7 @@
 -- is read as a variable (``Point(data)``, ``Point:is(data)``, ``integer(x)``) is an object that may
 -- be passed around and used as a key, and raises an error at the first use that needs the type.
 local K = ...
-local error, format, rawset, setmetatable, type = error, string.format, rawset, setmetatable, type
+local error, format, next, rawset, setmetatable = error, string.format, next, rawset, setmetatable
 
 -- Types every program has. ``string`` is one too, and the library of that name.
 local NAMES = {
@@ -18,8 +18,7 @@ local NAMES = {
     typeof = true,
 }
 
-local what = { __metatable = false, __name = "type" } -- what types have in common; sets them apart from other values
-K.values.special[what] = { what = "a type" }
+local SPECIAL = { what = "a type" }
 
 local function refuse(name, level)
     local text = "types as values are not supported yet: '%s' is a type, which is known to the checker alone; "
@@ -27,7 +26,7 @@ local function refuse(name, level)
 end
 
 local function meta_of(name)
-    local meta = { __index = nil, __metatable = false, __name = "type" }
+    local meta = { __metatable = false, __name = "type" }
     local function raise()
         refuse(name, 2)
     end
@@ -48,7 +47,7 @@ local function value(name)
     if not meta then
         meta = meta_of(name)
         metas[name] = meta
-        K.values.special[meta] = K.values.special[what]
+        K.values.special[meta] = SPECIAL
     end
     return setmetatable({}, meta)
 end
@@ -60,22 +59,18 @@ local function declare(env, names)
     end
 end
 
-local strings = {
-    __metatable = false,
-    __call = function()
+-- ``string(x)`` and ``string:is(x)``: the metatable of the views of the library gets to know them.
+local function mark_strings(meta)
+    local index = meta.__index
+    function meta.__call()
         refuse("string", 2)
-    end,
-    __index = function(_, name)
+    end
+    function meta.__index(view, name)
         if name == "is" then
             refuse("string", 2)
         end
-        return nil
-    end,
-}
-
--- ``string(x)`` and ``string:is(x)`` on a process's copy of the library.
-local function mark_strings(library)
-    setmetatable(library, strings)
+        return index(view, name)
+    end
 end
 
 K.types = { NAMES = NAMES, value = value, declare = declare, mark_strings = mark_strings }

@@ -23,9 +23,10 @@ local COROUTINE, FRAME = 1000, 200
 local SHORT = 40 -- longer strings are not unique in Lua: equal ones can be there many times
 local LONG = 4096
 local NEAR, SAMPLES = 100, 100 -- frames that are looked at in a deep stack
+local FAR = 1000000 -- frames that may be gone over to come to them
 
 local WALKED = { table = true, ["function"] = true, thread = true }
-local OF_THE_KERNEL = { code = true, counts = true, on_end = true }
+local OF_THE_KERNEL = { code = true, counts = true, on_end = true, next = true }
 
 local shared = {} -- what belongs to no process
 
@@ -132,7 +133,7 @@ local function walk_coroutine(walk, co)
         level = level + step
         if level == NEAR then
             depth = depth_of(co, NEAR)
-            step = (depth - NEAR) // SAMPLES + 1
+            step = (depth - NEAR) // (depth > FAR // SAMPLES and FAR // depth + 1 or SAMPLES) + 1
         elseif depth and level >= depth and step > 1 then -- the outermost: there a program keeps what it works on
             level, step = depth - 1, 1
         end

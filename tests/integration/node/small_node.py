@@ -169,7 +169,7 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
             RegistryModule(registry, Permits(lambda id: registry.state.get(id), env.lookup, EVERY_NAMESPACE)),
             EventsModule(events),
             EnvModule(env),
-            StoreModule(stores, fences.get),
+            StoreModule(stores, lambda pid: [fences[pid]] if pid in fences else []),
             io,
             LoggerModule(),
             TimeModule(),

@@ -298,6 +298,25 @@ class TestPush:
         assert "error: not taken back: v2 came since" in told()[1]
         assert await versions(app.client) == [0, 1, 2]
 
+    async def test_what_was_taken_back_is_told_with_where_it_is(self, app: App, nodes: Nodes, told: Told) -> None:
+        await nodes.start("a", "b")
+        nodes.degraded["b"] = [{"entry": "app:limits", "version": 1, "reason": "disk full"}]
+        app.write(rate=3)
+        with pytest.raises(Failed):
+            await app.push(rollback_on_error=True)
+        assert "taken back: v2 has the entries of v0 again; applied on 2 nodes in" in told()[0]
+
+    async def test_who_does_not_want_to_wait_any_more_learns_that_it_is_there(
+        self, app: App, nodes: Nodes, told: Told
+    ) -> None:
+        await nodes.start("a")
+        nodes.stuck.add("a")
+        app.write(rate=3)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(app.push(timeout="30s"), 1.5)
+        assert "v1 is there, and the nodes go on with it" in told()[1]
+        assert await versions(app.client) == [0, 1]
+
     async def test_whether_nodes_have_it_can_be_unknown(
         self, app: App, nodes: Nodes, servers: EmbeddedServers, cluster_name: str, told: Told
     ) -> None:

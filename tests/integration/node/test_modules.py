@@ -93,6 +93,31 @@ class TestRegistry:
         result = await lua(source)
         assert result == [[0, 1, 2, 3], 6, 2, 1, 3, True, "NotFound", "v1"]
 
+    async def test_the_ends_of_history_operations_and_differences(self, lua: Lua) -> None:
+        source = """
+            local registry = require("registry")
+            local first = registry.current_version()
+            local changes = registry.snapshot():changes()
+            changes:create({id = {ns = "app", name = "x"}, kind = "registry.entry", data = {n = 1}})
+            changes:delete({ns = "app", name = "counters"})
+            local kinds = {}
+            for i, op in ipairs(changes:ops()) do kinds[i] = op.kind .. " " .. op.entry.id end
+            local last = assert(changes:apply())
+            local left = #changes:ops()
+            local function list(id) return {{id = id, kind = "t", meta = {}, data = {}}} end
+            local delta = registry.build_delta(list("t:a"), list("t:b"))
+            return {
+                first:previous() == nil, last:next() == nil, last:previous() == first, tostring(last), kinds, left,
+                {delta[1].kind, delta[1].entry.id, delta[2].kind, delta[2].entry.id},
+                registry.get({ns = "app", name = "x"}).data.n, #registry.find({kind = "registry.entry"}),
+            }
+        """
+        result = await lua(source)
+        assert result[:4] == [True, True, True, "v1"]
+        assert result[4:6] == [["entry.create app:x", "entry.delete app:counters"], 0]
+        assert result[6] == ["entry.delete", "t:a", "entry.create", "t:b"]
+        assert result[7:] == [1, 5], "a key without prefix leaves nothing out"
+
     async def test_a_wrong_type_of_argument_raises_at_the_callers_line(self, lua: Lua) -> None:
         for call in ("get(7)", "find('x')", "parse_id()", "snapshot_at({})", "apply_version('v1')", "build_delta({})"):
             with pytest.raises(LuaFailed, match="bad argument"):
@@ -136,8 +161,18 @@ class TestRegistry:
         """
         pid = await lua.start(f"local function main() {source} end return {{main = main}}")
         await until(lambda: lua.events.stats().subscribers)
-        await lua.registry.commit([Update(Entry("app:x", "registry.entry", {}, {"by": "operator"}))], "operator")
-        assert await lua.result(pid) == ["Conflict", True, {"head": 2, "changed": ["app:x"]}]
+        await lua.registry.commit([Update(Entry("app:x", "registry.entry", {}, {"by": "operator"}))], "ann", "release")
+        kind, retryable, details = await lua.result(pid)
+        assert (kind, retryable, details["head"], details["changed"]) == ("Conflict", True, 2, ["app:x"])
+        (release,) = details["meanwhile"]
+        assert release.pop("time").startswith("20")
+        assert release == {
+            "version": 2,
+            "author": "ann",
+            "where": "node node-1",
+            "message": "release",
+            "entries": ["app:x"],
+        }
 
 
 class TestEvents:

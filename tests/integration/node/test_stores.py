@@ -199,10 +199,10 @@ class TestEtcd:
     async def test_an_owner_writes_under_its_fence(self, etcd: Etcd, keys: Keys, shared: EtcdStore) -> None:
         claim = keys.service("app:counter", 0)
         fence = (claim, await etcd.put(claim, b"node-1"))
-        await shared.write(b"count", 1, 0, fence=fence)
-        item = await shared.write(b"count", 2, 0, Precondition(version=(await shared.read(b"count")).version), fence)  # type: ignore[union-attr]
+        await shared.write(b"count", 1, 0, fences=[fence])
+        item = await shared.write(b"count", 2, 0, Precondition(version=(await shared.read(b"count")).version), [fence])  # type: ignore[union-attr]
         assert item.value == 2
-        assert await shared.delete(b"count", fence)
+        assert await shared.delete(b"count", [fence])
 
     @pytest.mark.parametrize("loss", ["taken over", "ended"])
     async def test_a_former_owner_can_not_write_any_more(
@@ -210,15 +210,15 @@ class TestEtcd:
     ) -> None:
         claim = keys.service("app:counter", 0)
         fence = (claim, await etcd.put(claim, b"node-1"))
-        kept = await shared.write(b"count", 5, 0, fence=fence)
+        kept = await shared.write(b"count", 5, 0, fences=[fence])
         await etcd.delete(claim)
         if loss == "taken over":
             await etcd.put(claim, b"node-2")
         for when in (Precondition(), Precondition(absent=True), Precondition(version=kept.version)):
             with pytest.raises(StaleOwner):
-                await shared.write(b"count", 6, 0, when, fence)
+                await shared.write(b"count", 6, 0, when, [fence])
         with pytest.raises(StaleOwner):
-            await shared.delete(b"count", fence)
+            await shared.delete(b"count", [fence])
         assert await shared.read(b"count") == kept
 
     async def test_a_valid_owner_hears_of_a_changed_key_not_of_its_fence(
@@ -226,12 +226,12 @@ class TestEtcd:
     ) -> None:
         claim = keys.service("app:counter", 0)
         fence = (claim, await etcd.put(claim, b"node-1"))
-        old = await shared.write(b"count", 1, 0, fence=fence)
-        await shared.write(b"count", 2, 0, fence=fence)
+        old = await shared.write(b"count", 1, 0, fences=[fence])
+        await shared.write(b"count", 2, 0, fences=[fence])
         with pytest.raises(VersionChanged):
-            await shared.write(b"count", 3, 0, Precondition(version=old.version), fence)
+            await shared.write(b"count", 3, 0, Precondition(version=old.version), [fence])
         with pytest.raises(KeyExists):
-            await shared.write(b"count", 3, 0, Precondition(absent=True), fence)
+            await shared.write(b"count", 3, 0, Precondition(absent=True), [fence])
 
     async def test_a_key_that_reads_as_gone_still_refuses_only_if_absent(self, etcd: Etcd, keys: Keys) -> None:
         now = [1000.0]
@@ -335,7 +335,7 @@ async def ask(stores: Stores, etcd: Etcd, keys: Keys) -> AsyncIterator[Callable[
     await stores.put(SHARED)
     fences: dict[bytes, tuple[str, int]] = {}
     vm = Vm()
-    async with Dispatcher([StoreModule(stores, fences.get)]) as dispatcher:
+    async with Dispatcher([StoreModule(stores, lambda pid: [fences[pid]] if pid in fences else [])]) as dispatcher:
 
         async def call(fn: str, *args: Any, pid: bytes = PID) -> tuple[Any, list[Any]]:
             dispatcher.take(vm, [50, 1, pid, b"app:main", b"store", fn.encode(), list(args)])

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cluster.envelope import Kind, to_text
+from cluster.pid import base36
 from cluster.registry import Entry
 from node.host import VmConfig
 from node.hosts import Hosts
@@ -110,6 +111,10 @@ class HostWorld:
     @property
     def slots(self) -> list[int]:
         return [worker.vm.slot for worker in self.host.workers]
+
+    def at(self, slot: int) -> bytes:
+        """The address of one worker."""
+        return f"{{n1@{HOST}|1-{base36(slot)}}}".encode()
 
     async def put(self, **host: Any) -> None:
         """Make the host what these fields of its block say."""

@@ -33,7 +33,7 @@ class World:
         self.processes: Any = []
         self.tasks = Tasks("test")
         self.waited: list[tuple[int, float]] = []
-        state = NodeState("n1", dict, self.converged, self.list, self.inspect, dict, list, list)
+        state = NodeState("n1", dict, self.converged, self.list, self.inspect, dict, list, list, list)
         names: Any = self
         self.admin = Admin(state, self.ports, names, self.tasks)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from cluster.pid import slot_of
 from node import hosts as hosts_module
+from node.balance import STAY, Elsewhere
 from node.ports import Refused
 from tests.unit.node.hostworld import HostWorld
 
@@ -67,18 +67,28 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HostWorld]:
         yield world
 
 
-async def in_slots(world: HostWorld, name: str, count: int, *args: Any) -> dict[int, list[bytes]]:
-    """Start processes from outside; their PIDs by slot."""
+@pytest.fixture
+async def quiet(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HostWorld]:
+    """The same, but nobody looks how busy the workers are: only what was handed out counts."""
+    monkeypatch.setattr(hosts_module, "LOOK", 60.0)
+    monkeypatch.setattr(hosts_module, "STOP_GRACE", timedelta(milliseconds=50))
+    async with HostWorld(SOURCES) as world:
+        await world.put(workers=2)
+        yield world
+
+
+async def in_slots(world: HostWorld, name: str, count: int) -> dict[int, list[bytes]]:
+    """Start processes, the same number in each worker; their PIDs by slot."""
     found: dict[int, list[bytes]] = {}
-    for _ in range(count):
-        pid = await world.spawn(name, *args)
+    for number in range(count):
+        pid = await world.spawn(name, at=world.at(world.slots[number % len(world.slots)]))
         found.setdefault(slot_of(pid), []).append(pid)
     return found
 
 
-async def test_what_comes_from_outside_goes_to_the_least_loaded_worker(world: HostWorld) -> None:
-    found = await in_slots(world, "echo", 6)
-    assert {slot: len(pids) for slot, pids in found.items()} == dict.fromkeys(world.slots, 3)
+async def test_what_comes_from_outside_goes_to_the_least_loaded_worker(quiet: HostWorld) -> None:
+    slots = [slot_of(await quiet.spawn("echo")) for _ in range(6)]
+    assert {slot: slots.count(slot) for slot in quiet.slots} == dict.fromkeys(quiet.slots, 3)
 
 
 async def test_children_start_beside_their_parent(world: HostWorld) -> None:
@@ -89,17 +99,17 @@ async def test_children_start_beside_their_parent(world: HostWorld) -> None:
 
 async def test_messages_between_workers_arrive_in_order_and_all(world: HostWorld) -> None:
     count = 5000
-    collector = await world.spawn("collector", count)
-    counter = await world.spawn("counter", collector, count)
-    assert slot_of(collector) != slot_of(counter)
+    first, second = world.slots
+    collector = await world.spawn("collector", count, at=world.at(first))
+    await world.spawn("counter", collector, count, at=world.at(second))
     assert await world.result(collector) == list(range(1, count + 1))
 
 
 @pytest.mark.parametrize(("linked", "kind"), [(False, "pid.exit"), (True, "pid.link.down")])
 async def test_monitors_and_links_fire_between_workers(world: HostWorld, linked: bool, kind: str) -> None:
-    echo = await world.spawn("echo")
-    watcher = await world.spawn("watcher", echo, linked)
-    assert slot_of(echo) != slot_of(watcher)
+    first, second = world.slots
+    echo = await world.spawn("echo", at=world.at(first))
+    watcher = await world.spawn("watcher", echo, linked, at=world.at(second))
     assert await world.result(watcher) == [kind, True]
 
 
@@ -120,18 +130,23 @@ async def test_every_worker_is_listed_inspected_told_of_code_and_drained(world: 
     assert {pid.decode() for pid in world.exits} >= pids
 
 
-async def test_a_busy_worker_gives_children_to_one_that_is_not(world: HostWorld) -> None:
-    spinner = await world.spawn("spinner")
-    own = slot_of(spinner)
-    worker = next(worker for worker in world.host.workers if worker.vm.slot == own)
-    await world.until(lambda: worker.load.busy > 0.9, "the spinner to be noticed")
-    await world.until(lambda: worker._told.slot not in (0, own), "its worker to be told")
-    address = f"{{n1@app:processes|1-{own}}}".encode() if own < 10 else None
-    assert address is not None
-    parent = await world.spawn("parent", 10, at=address)
-    assert slot_of(parent) == own
-    slots = [slot_of(pid.encode()) for pid in await world.result(parent)]
-    assert 3 <= sum(slot != own for slot in slots) <= 7
+async def test_a_busy_worker_is_noticed_and_told_where_children_go(world: HostWorld) -> None:
+    first, second = world.slots
+    await world.spawn("spinner", at=world.at(first))
+    worker = world.host.workers[0]
+    await world.until(lambda: worker._told.slot == second, "the busy worker to be told")
+    assert world.host.workers[1]._told == STAY
+
+
+async def test_a_worker_that_was_told_so_starts_every_second_child_elsewhere(quiet: HostWorld) -> None:
+    first, second = quiet.slots
+    quiet.host.workers[0].send_children(Elsewhere(second, 2))
+    parent = await quiet.spawn("parent", 10, at=quiet.at(first))
+    slots = [slot_of(pid.encode()) for pid in await quiet.result(parent)]
+    assert slots == [first, second] * 5
+    quiet.host.workers[0].send_children(STAY)
+    parent = await quiet.spawn("parent", 4, at=quiet.at(first))
+    assert [slot_of(pid.encode()) for pid in await quiet.result(parent)] == [first] * 4
 
 
 async def test_a_host_grows_and_shrinks_under_load_without_losing_a_message(world: HostWorld) -> None:
@@ -162,7 +177,7 @@ async def test_a_retired_worker_gets_nothing_new_and_ends_when_it_is_empty(world
     await world.put(workers=1)
     (retired,) = [worker for worker in world.host.workers if worker.retiring]
     stays = next(slot for slot in world.slots if slot != retired.vm.slot)
-    assert set(await in_slots(world, "echo", 5)) == {stays}
+    assert {slot_of(await world.spawn("echo")) for _ in range(5)} == {stays}
     for pid in found[retired.vm.slot]:
         await world.send(pid, "say", 1)  # it still runs
     assert world.port.messages.qsize() == 2
@@ -177,14 +192,12 @@ async def test_a_retired_worker_gets_nothing_new_and_ends_when_it_is_empty(world
 
 
 async def test_children_of_a_retiring_worker_start_elsewhere(world: HostWorld) -> None:
-    found = await in_slots(world, "echo", 2)
+    await in_slots(world, "echo", 2)
     await world.put(workers=1)
     (retired,) = [worker for worker in world.host.workers if worker.retiring]
-    address = f"{{n1@app:processes|1-{retired.vm.slot}}}".encode()
-    parent = await world.spawn("parent", 3, at=address)
+    parent = await world.spawn("parent", 3, at=world.at(retired.vm.slot))
     assert slot_of(parent) == retired.vm.slot
     assert retired.vm.slot not in {slot_of(pid.encode()) for pid in await world.result(parent)}
-    assert len(found) == 2
 
 
 async def test_a_slot_is_taken_again_and_its_old_pids_are_unknown(world: HostWorld) -> None:

@@ -1,4 +1,5 @@
 -- Takes new code when it is told to, with what it remembers; else goes on with what it has.
+local events_module = require("events")
 local word = require("text").word
 
 local function main(upgradable, name, state)
@@ -9,6 +10,7 @@ local function main(upgradable, name, state)
     if state.upgrades == 0 then
         assert(process.registry.register(name))
     end
+    assert(events_module.subscribe("nothing")) -- a stream: it ends with the code that opened it, and takes no name along
     local inbox, events = process.inbox(), process.events()
     while true do
         local picked = channel.select({ inbox:case_receive(), events:case_receive() })

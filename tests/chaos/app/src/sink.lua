@@ -3,9 +3,13 @@ local time = require("time")
 
 local function main()
     process.registry.register("sink@" .. process.pid():match("^{([^@]+)@"), nil, process.registry.CONSISTENT)
-    local inbox, last, wrong, taken = process.inbox(), {}, {}, 0
+    local inbox, events, last, wrong, taken = process.inbox(), process.events(), {}, {}, 0
     while true do
-        local message = inbox:receive()
+        local picked = channel.select({ inbox:case_receive(), events:case_receive() })
+        if picked.channel == events then
+            return -- asked to end
+        end
+        local message = picked.value
         local data, from = message:payload():data(), message:from()
         if message:topic() == "item" then
             local expected = (last[from] or 0) + 1

@@ -9,6 +9,7 @@ from cluster.etcd.errors import (
     Compacted,
     EtcdRefused,
     LeaseGone,
+    NoSpace,
     PermissionDenied,
     TooLarge,
     answer_is_too_large,
@@ -58,7 +59,7 @@ def test_error_tells_whether_the_request_was_applied(code: grpc.StatusCode, deta
         (Code.INVALID_ARGUMENT, "etcdserver: authentication failed, invalid user", PermissionDenied, "password of"),
         (Code.INVALID_ARGUMENT, "etcdserver: too many operations in txn request", TooLarge, "--max-txn-ops"),
         (Code.INVALID_ARGUMENT, "etcdserver: request is too large", TooLarge, "--max-request-bytes"),
-        (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded", EtcdRefused, "defragment"),
+        (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded", NoSpace, "defragment"),
         (Code.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request", EtcdRefused, "duplicate key"),
     ],
 )

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import OutcomeUnknown, RegistryConflict, Unavailable
-from cluster.etcd import Delete, Put
+from cluster.errors import Invalid, OutcomeUnknown, RegistryConflict, Unavailable
+from cluster.etcd import Compare, Delete, NoSpace, Put
 from cluster.keys import Keys
 from cluster.registry import Create, Entry, Registry, Update, collect
+from cluster.registry.changeset import Fold
 from cluster.registry.snapshot import write_snapshot
 from cluster.registry.store import Store
 from tests.sim.memory_etcd import MemoryEtcd, MemoryWatch, run_virtually
@@ -35,6 +36,7 @@ class Scripted(MemoryEtcd):
     def __init__(self) -> None:
         super().__init__(Random(1))
         self.number = -1
+        self.is_full = False
         self.on_request: Callable[[int, Sequence[Any]], None] = lambda number, operations: None
         self.on_answer: Callable[[int, Sequence[Any]], None] = lambda number, operations: None
 
@@ -247,5 +249,52 @@ def test_two_snapshots_of_the_same_version_leave_one() -> None:
             )
             assert sorted(written) == [False, True]
             await assert_only_what_is_named_is_left(etcd)
+
+    run_virtually(play())
+
+
+def test_an_overlay_judged_before_its_entry_became_code_is_refused() -> None:
+    async def play() -> None:
+        etcd = Scripted()
+        async with AsyncExitStack() as stack:
+            a = await opened(stack, etcd)
+            await a.commit([Create(Entry("a:x", "process.lua"))])
+            with pytest.raises(Invalid, match=r"kind process\.lua takes no overlay"):
+                await a.fold(Fold("a:x", {"source": "evil"}, 7), Compare.mod("any", "=", 0))
+            assert a.state.version == 0
+
+    run_virtually(play())
+
+
+@pytest.mark.parametrize("landed", [False, True])
+def test_a_commit_whose_answer_is_lost_is_settled_on_an_etcd_that_got_full(landed: bool) -> None:
+    async def play() -> None:
+        etcd = Scripted()
+        async with AsyncExitStack() as stack:
+            a = await opened(stack, etcd)
+
+            def lose(number: int, operations: Sequence[Any]) -> None:
+                if is_commit(operations):
+                    etcd.is_full = True
+                    raise OutcomeUnknown("lost")
+                if etcd.is_full and is_settling(operations):
+                    raise NoSpace("full")
+
+            setattr(etcd, "on_answer" if landed else "on_request", lose)
+            real = MemoryEtcd.txn
+
+            async def delete(key: str, *, repeatable: bool = False) -> bool:
+                return (await real(etcd, [], [Delete(key)])).responses == [1]
+
+            etcd.delete = delete  # type: ignore[method-assign]
+            doomed = asyncio.gather(a.commit([Create(entry(1))]), return_exceptions=True)
+            if landed:
+                ((info,),) = [await doomed]
+                assert info.version == 0
+                return
+            await asyncio.sleep(1)
+            etcd.on_request = lambda number, operations: None
+            assert (await doomed)[0].version == 0, "it did not land, so it is made again"
+            assert len(await a.versions()) == 1
 
     run_virtually(play())

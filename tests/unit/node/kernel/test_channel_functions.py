@@ -170,20 +170,44 @@ class TestSubscribing:
             == 33
         )
 
-    def test_a_full_channel_leaves_the_rest_in_the_mailbox(self, world: World) -> None:
+    @pytest.mark.parametrize("taken", [0, 1, 2])
+    def test_what_a_full_channel_did_not_take_is_in_the_mailbox_again_in_its_order(
+        self, world: World, taken: int
+    ) -> None:
         pid = world.spawn_body(
-            """local small = subscribe("a", channel.new(1))
+            """local small, got = subscribe("a", channel.new(1)), {}
             process.listen("go"):receive()
-            local got = { (small:receive()) }
+            for i = 1, ... do got[i] = small:receive() end
             unsubscribe(small)
-            local m = process.inbox():receive()
-            got[2], got[3] = m:topic(), m:payload():data()
+            local left, open = small:receive()
+            while open do
+                got[#got + 1] = left
+                left, open = small:receive()
+            end
+            local inbox = process.inbox()
+            while #got < 5 do got[#got + 1] = inbox:receive():payload():data() end
+            return got""",
+            taken,
+        )
+        for number in (1, 2, 3, 4):
+            world.send(pid, "a", number)
+        world.send(pid, "go", 1)
+        world.send(pid, "last", 5)
+        assert world.exit_of(pid)[5] == [1, 2, 3, 4, 5]
+
+    def test_a_channel_the_program_closes_gives_the_rest_back_too(self, world: World) -> None:
+        pid = world.spawn_body(
+            """local small = subscribe("a", channel.new())
+            process.listen("go"):receive()
+            small:close()
+            local inbox, got = process.inbox(), {}
+            for i = 1, 3 do got[i] = inbox:receive():payload():data() end
             return got"""
         )
         for number in (1, 2, 3):
             world.send(pid, "a", number)
         world.send(pid, "go", 1)
-        assert world.exit_of(pid)[5] == [1, b"a", 3]
+        assert world.exit_of(pid)[5] == [1, 2, 3]
 
     def test_what_arrived_before_comes_first(self, world: World) -> None:
         pid = world.spawn_body('process.listen("go"):receive() return (subscribe("a", channel.new(1)):receive())')

@@ -272,3 +272,28 @@ def test_objects_of_the_runtime_show_nothing_of_their_inside(world: World) -> No
         return { found, getmetatable(ch), getmetatable(m), getmetatable(m:payload()), pcall(setmetatable, ch, {}) }"""
     )
     assert seen[:5] == [0, False, False, False, False]
+
+
+def test_the_data_method_of_a_message_takes_other_payloads_and_refuses_what_is_none(world: World) -> None:
+    assert world.main(
+        """process.send(process.pid(), "topic", { 1 })
+        local message = process.inbox():receive()
+        local data = message:payload().data
+        local given, problem = pcall(data)
+        local texted, complaint = pcall(data, "text")
+        return { data(message)[1], data(payload.new(5)), given, problem:find("payload:data()", 1, true) ~= nil,
+            texted, complaint:find("payload:data()", 1, true) ~= nil }"""
+    ) == [1, 5, False, True, False, True]
+
+
+def test_messages_that_found_no_receiver_keep_their_order_through_every_change_of_subscriptions(world: World) -> None:
+    assert world.main(
+        """local pid, inbox = process.pid(), process.inbox()
+        for number = 1, 6 do process.send(pid, number % 2 == 0 and "even" or "odd", number) end
+        local even = process.listen("even")
+        process.send(pid, "even", 8)
+        process.unlisten(even)
+        local seen = {}
+        for place = 1, 7 do seen[place] = inbox:receive():payload():data() end
+        return seen"""
+    ) == [1, 2, 3, 4, 5, 6, 8]

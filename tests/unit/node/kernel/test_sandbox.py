@@ -88,6 +88,39 @@ def test_a_process_can_change_its_own_libraries(world: World) -> None:
     ) == [b"A!", b"mocked"]
 
 
+def test_a_library_shows_all_its_names_to_who_walks_it(world: World) -> None:
+    counts = world.main(
+        """local time, counts = require("time"), {}
+        for i, library in ipairs({ string, table, math, process, process.registry, process.event, errors, time }) do
+            counts[i] = 0
+            for name, value in pairs(library) do
+                assert(library[name] == value, name)
+                counts[i] = counts[i] + 1
+            end
+        end
+        return counts""",
+        modules=["time"],
+    )
+    assert all(count >= least for count, least in zip(counts, (16, 9, 33, 25, 7, 4, 15, 53), strict=True)), counts
+
+
+def test_a_part_of_a_library_is_the_same_each_time_and_of_this_process_alone(world: World) -> None:
+    source = """local first = process.event
+    process.event.EXIT = "mine"
+    return { first == process.event, process.event.EXIT, require("process").event == first }"""
+    assert world.main(source) == [True, b"mine", True]
+    assert world.main("return process.event.EXIT") == b"pid.exit"
+
+
+def test_a_library_can_not_be_sent_nor_taken_apart(world: World) -> None:
+    kind, message, *rest = world.main(
+        """local _, err = process.send(process.pid(), "t", { lib = string })
+        return { err:kind(), err:message(), getmetatable(process), (pcall(setmetatable, math, {})) }"""
+    )
+    assert (kind, rest) == (b"Invalid", [False, False])
+    assert b"field 'lib' is a library" in message
+
+
 def test_globals_of_one_process_are_not_seen_by_another_of_the_same_entry(world: World) -> None:
     world.entry("app:counter", "return { main = function() count = (count or 0) + 1 return count end }")
     assert [world.exit_of(world.spawn("app:counter"))[5] for _ in range(2)] == [1, 1]

@@ -183,7 +183,7 @@ class TestApply:
         await asker.value("registry", "apply", [create("a")], 0)
         error = await asker.error("registry", "apply", [create("a")], 0)
         assert (error[b"kind"], error[b"retryable"]) == (b"Conflict", True)
-        assert error[b"details"] == {b"head": 1, b"changed": [b"app:tool.a"]}
+        assert error[b"details"] == {b"head": 1, b"changed": [b"app:tool.a"], b"meanwhile": []}
 
     async def test_a_bad_changeset_changes_nothing_and_lists_every_problem(
         self, asker: Any, registry: FakeRegistry

@@ -292,6 +292,14 @@ class TestFinding:
         root = project({"src/_index.yaml": text, ".wippy/vendor/wippy/terminal/_index.yaml": own})
         assert [entry.id for entry in load(root).entries] == ["app:terminal", "wippy.terminal:mine"]
 
+    def test_which_module_is_read_is_not_overridden_and_its_parameters_are(self, project: Write) -> None:
+        root = project({"src/_index.yaml": app("{name: size, value: 1}"), f"{MODULE}/_index.yaml": JOBS})
+        for path in ("component", "data.version"):
+            (line,) = refused(root, override={f"app:dep:{path}": "acme/other"})
+            assert f"app:dep: {path}: modules are read before overrides" in line
+        assert conf(load(root, override={"app:dep:parameters.0.value": 3}))["size"] == 3
+        assert conf(load(root, disable={"entries": ["app:dep"]}))["size"] == 5
+
     @pytest.mark.parametrize(
         ("manifest", "message"),
         [
@@ -366,6 +374,14 @@ class TestFinding:
             }
         )
         assert conf(load(root))["size"] == 5
+
+    def test_the_sources_of_a_module_are_in_the_module(self, project: Write) -> None:
+        files: dict[str, str | bytes] = {"src/_index.yaml": app(), f"{MODULE}/lua/_index.yaml": JOBS}
+        root = project({**files, f"{MODULE}/wippy.lock": "directories: {src: lua}\n"})
+        assert conf(load(root))["size"] == 5
+        for source in ("/", "../../../../src"):
+            project({f"{MODULE}/wippy.lock": f"directories: {{src: {source}}}\n"})
+            assert "directories.src leads outside of the module" in refused(root)[0]
 
     def test_files_of_a_module_do_not_reach_into_the_project(self, project: Write) -> None:
         reaching = f"{JOBS}  - {{name: thief, kind: ns.definition, readme: file://../../../../secret.md}}\n"

@@ -1,0 +1,98 @@
+"""Locks of real nodes: free when the holder's node is gone, and no write of a holder that overslept its lease."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.processes import WIPPY, Development, Program, eventually
+
+pytestmark = [pytest.mark.servers, pytest.mark.chaos]
+
+APP = Path(__file__).parents[1] / "apps" / "owners"
+LEASE_TTL = 5.0
+
+
+class Agents(Development):
+    """Three nodes, each with an agent that does what it is told."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.app = Path(shutil.copytree(APP, directory / "owners"))
+        command = [*WIPPY, "up", "owners", "--nodes", "3", "--set", "logger.level=warn"]
+        Program.__init__(self, command, directory, "up")
+
+    def tell(self, node: str, deed: str, *arguments: Any) -> dict[str, Any]:
+        return dict(self.call(f"agent@{node}", deed, list(arguments), gateway="node-1"))
+
+    def held(self) -> dict[str, str]:
+        """The nodes of the holders by lock."""
+        return {row["lock"]: row["pid"].partition("@")[0][1:] for row in self.json("locks", "--json")}
+
+
+@pytest.fixture(scope="module")
+def agents(binaries: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents]:
+    with Agents(tmp_path_factory.mktemp("agents")) as agents:
+        for node in ("node-1", "node-2", "node-3"):
+            eventually(lambda node=node: agents.tell(node, "release", "x"), within=15, what=f"the agent of {node}")
+        yield agents
+
+
+def test_a_lock_is_of_one_holder_in_the_cluster_and_the_command_line_shows_it(agents: Agents) -> None:
+    assert agents.tell("node-1", "acquire", "orders") == {"value": True}
+    refused = agents.tell("node-2", "acquire", "orders")
+    assert (refused["value"], refused["kind"]) == (False, "AlreadyExists")
+    assert refused["details"]["holder"].startswith("{node-1@app:processes|")
+    assert agents.held() == {"orders": "node-1"}
+    assert agents.tell("node-2", "release", "orders") == {"value": False}
+    first = agents.tell("node-1", "fence", "orders")["value"]
+    assert agents.tell("node-1", "release", "orders") == {"value": True}
+    assert agents.tell("node-2", "acquire", "orders") == {"value": True}
+    assert agents.tell("node-2", "fence", "orders")["value"] > first
+    assert agents.tell("node-2", "release", "orders") == {"value": True}
+    assert agents.held() == {}
+
+
+def test_a_holder_that_overslept_its_lease_writes_nothing_more(agents: Agents) -> None:
+    """SIGSTOP longer than the lease, then SIGCONT."""
+    assert agents.tell("node-2", "acquire", "row")["value"] is True
+    assert agents.tell("node-2", "keep_writing", "row", "old holder")["value"] is True
+    eventually(lambda: agents.tell("node-3", "read", "row") == {"value": "old holder"}, within=5, what="it writes")
+    stopped = agents.pids["node-2"]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        eventually(
+            lambda: agents.tell("node-3", "acquire", "row")["value"] is True,
+            within=LEASE_TTL + 10,
+            what="the lock is free",
+        )
+        assert agents.tell("node-3", "write", "row", "new holder") == {"value": True}
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        assert agents.tell("node-3", "read", "row") == {"value": "new holder"}
+    assert agents.held() == {"row": "node-3"}
+    restarted = eventually(lambda: agents.tell("node-2", "acquire", "row"), within=20, what="node-2 is back")
+    assert restarted["kind"] == "AlreadyExists"
+    assert agents.tell("node-3", "release", "row") == {"value": True}
+
+
+def test_the_lock_of_a_killed_node_is_free_when_its_lease_ended(agents: Agents) -> None:
+    assert agents.tell("node-3", "acquire", "orders") == {"value": True}
+    os.kill(agents.pids["node-3"], signal.SIGKILL)
+    killed_at = time.monotonic()
+    eventually(
+        lambda: agents.tell("node-1", "acquire", "orders")["value"] is True,
+        within=LEASE_TTL + 10,
+        what="the lock is free",
+    )
+    assert time.monotonic() - killed_at > 1, "not before the lease ended"
+    assert agents.held() == {"orders": "node-1"}
