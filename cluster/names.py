@@ -1,12 +1,15 @@
-"""Names of processes: this node's own (LOCAL) and the cluster's (CONSISTENT), with look-ups that never wait.
+"""Names of processes: this node's own (LOCAL) and the cluster's, with look-ups that never wait.
 
-A cluster name is the key ``names/<name>`` on its node's lease, created only if absent; its value is the PID and
-its mod_revision the fencing token that messages by name carry. Every node answers from its watched copy, which
-is behind etcd by milliseconds; a registration returns when the own copy shows it. A cluster name hides a local
-one of the same text.
+A cluster name is the key ``names/<name>`` on its node's lease, created only if absent; its value is the PID (and
+the scope), its mod_revision the fencing token that messages by name carry. Every node answers from its watched
+copy, which is behind etcd by milliseconds. A cluster name hides a local one of the same text.
 
-When a lease ends its names are gone; ``on_revoked`` tells the node whose processes held them. The scopes
-EVENTUAL and STRONG are not served: registering in them raises Unavailable.
+    CONSISTENT  the registration returns when etcd has it and the own copy shows it
+    STRONG      ... and when the copy of every other registered node shows it
+    EVENTUAL    returns at once; this node resolves the name from then on, the others once etcd has it. While etcd
+                is away or the lease is lost that waits; a name that somebody else got first is revoked
+
+When a lease ends its names are gone; ``on_revoked`` tells the node whose processes lost them for good.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -28,6 +31,8 @@ from cluster.etcd import Batch, Etcd, PrefixWatch
 from cluster.handlers import Handlers
 from cluster.keys import Keys
 from cluster.pid import Pid, is_pid
+from cluster.pursuit import Pursuits, Wanted
+from cluster.tasks import Tasks
 
 log = structlog.get_logger("wippy.names")
 
@@ -41,6 +46,10 @@ RELEASE_WITHIN = 60.0
 """Seconds in which the names of an ended process are freed, or left to the end of the lease."""
 
 
+FREE_WITHIN = 1.0
+"""Seconds the end of an EVENTUAL name waits for etcd; after that it is freed behind the scenes."""
+
+
 class Scope(IntEnum):
     """How far a name is known, as Lua counts them."""
 
@@ -52,7 +61,7 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True)
 class Registered:
-    """Who has a name. ``revision`` is 0 for a LOCAL one."""
+    """Who has a name. ``revision`` is 0 for a LOCAL one, and for an EVENTUAL one that only this node knows yet."""
 
     pid: str
     revision: int
@@ -67,6 +76,11 @@ Revoked: TypeAlias = Callable[[str, str], None]
 """``handler(name, pid)``: a process of this node has lost a cluster name it did not give back."""
 
 
+Everywhere: TypeAlias = Callable[[int, float], Awaitable[None]]
+"""``everywhere(revision, seconds)`` returns when the copy of every registered node shows the state at ``revision``.
+Raises CallTimeout."""
+
+
 @dataclass(frozen=True)
 class NamesStats:
     local: int
@@ -76,15 +90,28 @@ class NamesStats:
 
 
 class Names:
-    """The name tables of one node. Make it before the watch starts."""
+    """The name tables of one node. Make it before the watch starts.
 
-    def __init__(self, etcd: Etcd, watch: PrefixWatch, keys: Keys, node: str) -> None:
+    ``tasks`` runs what goes on behind the scenes, ``lease`` gives the lease of this node now.
+    """
+
+    def __init__(
+        self,
+        etcd: Etcd,
+        watch: PrefixWatch,
+        keys: Keys,
+        node: str,
+        tasks: Tasks,
+        lease: Callable[[], int],
+        everywhere: Everywhere,
+    ) -> None:
         self._etcd = etcd
         self._watch = watch
         self._keys = keys
         self._node = node
         self._local: dict[str, Registered] = {}
         self._cluster: dict[str, Registered] = {}
+        self._wishes: dict[str, Registered] = {}
         self._by_pid: dict[str, set[str]] = {}
         self._own: set[str] = set()
         self._giving_back: Counter[str] = Counter()
@@ -92,6 +119,9 @@ class Names:
         self._ended: set[str] = set()
         self._changed: Handlers[str, str | None, int] = Handlers("change of a name")
         self._revoked: Handlers[str, str] = Handlers("revoked name")
+        self._tasks = tasks
+        self._everywhere = everywhere
+        self._pursuits = Pursuits(etcd, watch, tasks, lease, self._is_missing, self._is_wanted, self._refused)
         watch.subscribe(keys.names, self._apply)
 
     def on_change(self, handler: NameChange) -> None:
@@ -104,7 +134,7 @@ class Names:
 
     def lookup(self, name: str) -> Registered | None:
         """Who has ``name``: the cluster's answer, else this node's."""
-        return self._cluster.get(name) or self._local.get(name)
+        return self._cluster.get(name) or self._wishes.get(name) or self._local.get(name)
 
     def names_of(self, pid: str) -> list[str]:
         """The names of a process, as this node sees them."""
@@ -112,35 +142,35 @@ class Names:
 
     def all(self) -> list[tuple[str, Registered]]:
         """Every name, cluster names first, by name."""
-        return [*sorted(self._cluster.items()), *sorted(self._local.items())]
+        return [*sorted({**self._wishes, **self._cluster}.items()), *sorted(self._local.items())]
 
     async def register(self, name: str, pid: str, scope: Scope, lease: int = 0, timeout: float = 5.0) -> Registered:
         """Give ``name`` to ``pid``; giving it again to the same process is no change.
 
-        ``lease`` is the lease of this node, for CONSISTENT. Raises NameTaken, ValueError for a text that can't be
-        a name, Unavailable (nothing registered, or the process ended meanwhile), LeaseGone when the lease is over,
-        OutcomeUnknown, and CallTimeout when the name is registered but the own copy does not show it in time.
+        ``lease`` is the lease of this node, for CONSISTENT and STRONG. Raises NameTaken, ValueError for a text that
+        can't be a name, Unavailable (nothing registered, or the process ended meanwhile), LeaseGone when the lease is
+        over, OutcomeUnknown, and CallTimeout: CONSISTENT, the name is registered but the own copy does not show it in
+        time; STRONG, not every node showed it in time and it was given back.
         """
         _check(name)
         match scope:
             case Scope.LOCAL:
                 return self._register_local(name, pid)
-            case Scope.CONSISTENT:
-                return await self._register_cluster(name, pid, lease, timeout)
-            case _:
-                raise Unavailable(
-                    f"names of scope {scope.name} are not served by this version; use LOCAL or CONSISTENT for {name!r}"
-                )
+            case Scope.EVENTUAL:
+                return self._register_eventual(name, pid)
+            case Scope.CONSISTENT | Scope.STRONG:
+                return await self._register_cluster(name, pid, scope, lease, timeout)
 
     async def unregister(self, name: str, pid: str, scope: Scope) -> bool:
         """Take ``name`` back from ``pid``; False when the process does not have it. Raises as ``register``."""
         match scope:
             case Scope.LOCAL:
                 return self._unregister_local(name, pid)
-            case Scope.CONSISTENT:
-                return await self._unregister_cluster(name, pid)
-            case _:
-                return False
+            case Scope.EVENTUAL:
+                return await self._unregister_eventual(name, pid)
+            case Scope.CONSISTENT | Scope.STRONG:
+                held = self._held(name, pid)
+                return held is not None and held.scope is scope and await self._unregister_cluster(name, pid)
 
     async def release(self, pid: str) -> None:
         """The process ended: free all its names. What etcd does not take within a minute ends with the lease."""
@@ -148,6 +178,7 @@ class Names:
             self._ended.add(pid)
         for name in self.names_of(pid):
             self._unregister_local(name, pid)
+            self._drop_wish(name, pid)
             if self._held(name, pid) is not None:
                 await self._release_cluster(name, pid)
 
@@ -177,26 +208,92 @@ class Names:
         self._update(name, self._local, None)
         return True
 
+    # -- names of scope EVENTUAL
+
+    def _register_eventual(self, name: str, pid: str) -> Registered:
+        present, wish = self._cluster.get(name), self._wishes.get(name)
+        for one in (present, wish):
+            if one is not None and one.pid != pid:
+                raise NameTaken(name, one.pid)
+        if wish is None and (present is None or present.scope is Scope.EVENTUAL):
+            self._check_room(name)
+            wish = Registered(pid, 0, Scope.EVENTUAL)
+            self._update(name, self._wishes, wish)
+            self._pursue(name, pid)
+        return self._cluster.get(name) or wish or Registered(pid, 0, Scope.EVENTUAL)
+
+    async def _unregister_eventual(self, name: str, pid: str) -> bool:
+        """From now on the process has it no more; what etcd does not take at once ends behind the scenes."""
+        held = self._held(name, pid)
+        is_dropped = self._drop_wish(name, pid)
+        if held is None or held.scope is not Scope.EVENTUAL:
+            return is_dropped
+        releasing = self._tasks.start(self._release_cluster(name, pid), f"release name {name}")
+        await asyncio.wait({releasing}, timeout=FREE_WITHIN)
+        return True
+
+    def _drop_wish(self, name: str, pid: str) -> bool:
+        wish = self._wishes.get(name)
+        if wish is None or wish.pid != pid:
+            return False
+        self._update(name, self._wishes, None)
+        return True
+
+    def _pursue(self, name: str, pid: str) -> None:
+        self._pursuits.begin(Wanted(name, self._keys.name(name), _value(pid, Scope.EVENTUAL)))
+
+    def _is_missing(self, wanted: Wanted) -> bool:
+        """Whether the wish stands and the cluster does not show it."""
+        seen = self._cluster.get(wanted.name)
+        return self._is_wanted(wanted) and (seen is None or seen.pid != self._wishes[wanted.name].pid)
+
+    def _is_wanted(self, wanted: Wanted) -> bool:
+        wish = self._wishes.get(wanted.name)
+        return wish is not None and _value(wish.pid, Scope.EVENTUAL) == wanted.value
+
+    def _refused(self, wanted: Wanted, found: bytes) -> None:
+        """Somebody else has the name; or the process itself, in another scope."""
+        wish = self._wishes.get(wanted.name)
+        if wish is not None and self._is_wanted(wanted):
+            self._drop_wish(wanted.name, wish.pid)
+            if _read_value(found)[0] != wish.pid:
+                self._revoke(wanted.name, wish.pid)
+
     # -- cluster names
 
-    async def _register_cluster(self, name: str, pid: str, lease: int, timeout: float) -> Registered:
-        present = self._cluster.get(name)
-        if present is not None and present.pid != pid:
-            raise NameTaken(name, present.pid)
-        if len(self._own) >= MAX_OWN:
-            raise Unavailable(f"this node holds {MAX_OWN} cluster names, its limit; {name!r} was not registered")
+    async def _register_cluster(self, name: str, pid: str, scope: Scope, lease: int, timeout: float) -> Registered:
+        """Always asks etcd: whoever was told that a name is free must be able to take it."""
+        self._check_room(name)
+        before = self._held(name, pid)
         self._registering[pid] += 1
         try:
-            holding = await owned.create(self._etcd, self._keys.name(name), pid.encode(), lease)
-            return await self._confirm(name, pid, lease, holding, timeout)
+            holding = await owned.create(self._etcd, self._keys.name(name), _value(pid, scope), lease)
+            registered = await self._confirm(name, pid, lease, holding, timeout)
+            if scope is Scope.STRONG:
+                await self._acknowledged(name, registered, timeout, give_back=before is None)
+            return registered
         finally:
             self._registering[pid] -= 1
             if not self._registering[pid]:
                 del self._registering[pid]
                 self._ended.discard(pid)
 
+    def _check_room(self, name: str) -> None:
+        if len(self._own) >= MAX_OWN:
+            raise Unavailable(f"this node holds {MAX_OWN} cluster names, its limit; {name!r} was not registered")
+
+    async def _acknowledged(self, name: str, registered: Registered, timeout: float, *, give_back: bool) -> None:
+        """Wait for the other nodes; whatever keeps them, a new name is given back when they don't show it in time."""
+        shown = False
+        try:
+            await self._everywhere(registered.revision, timeout)
+            shown = True
+        finally:
+            if give_back and not shown:
+                self._tasks.start(self._release_cluster(name, registered.pid), f"give back name {name}")
+
     async def _confirm(self, name: str, pid: str, lease: int, holding: owned.Holding, timeout: float) -> Registered:
-        holder = holding.kv.value.decode("utf-8", "surrogateescape")
+        holder, scope = _read_value(holding.kv.value)
         if holder != pid:
             raise NameTaken(name, holder)
         if not holding.ours:
@@ -210,7 +307,7 @@ class Names:
                     await owned.delete(self._etcd, holding.kv.key, holding.token)
         if pid in self._ended:
             raise Unavailable(f"process {pid} ended while it registered {name!r}")
-        return Registered(pid, holding.token, Scope.CONSISTENT, lease)
+        return Registered(pid, holding.token, scope, lease)
 
     async def _unregister_cluster(self, name: str, pid: str) -> bool:
         present = self._held(name, pid)
@@ -255,8 +352,11 @@ class Names:
             if event.deleted:
                 self._set_cluster(name, None)
                 continue
-            pid = event.kv.value.decode("utf-8", "surrogateescape")
-            self._set_cluster(name, Registered(pid, event.kv.mod_revision, Scope.CONSISTENT, event.kv.lease))
+            pid, scope = _read_value(event.kv.value)
+            self._set_cluster(name, Registered(pid, event.kv.mod_revision, scope, event.kv.lease))
+            if scope is Scope.EVENTUAL and name not in self._wishes and self._is_own(pid):
+                # an answer was lost, and nobody wants it any more
+                self._tasks.start(self._release_cluster(name, pid), f"release name {name}")
 
     def _set_cluster(self, name: str, registered: Registered | None) -> None:
         before = self._cluster.get(name)
@@ -267,10 +367,20 @@ class Names:
             self._own.add(name)
         else:
             self._own.discard(name)
-        lost = before is not None and (registered is None or registered.pid != before.pid)
-        if lost and before is not None and self._is_own(before.pid) and name not in self._giving_back:
-            log.warning("name revoked", name=name, pid=before.pid)
-            self._revoked.tell(name, before.pid)
+        wish = self._wishes.get(name)
+        if wish is not None and registered is None:
+            self._pursue(name, wish.pid)
+        elif wish is not None and registered is not None and registered.pid != wish.pid:
+            self._drop_wish(name, wish.pid)
+            self._revoke(name, wish.pid)
+        elif wish is None and before is not None and (registered is None or registered.pid != before.pid):
+            self._revoke(name, before.pid)
+
+    def _revoke(self, name: str, pid: str) -> None:
+        """Tell that the process lost the name, if it is of this node and did not give it back."""
+        if self._is_own(pid) and name not in self._giving_back:
+            log.warning("name revoked", name=name, pid=pid)
+            self._revoked.tell(name, pid)
 
     def _update(self, name: str, table: dict[str, Registered], registered: Registered | None) -> None:
         """Change one table and tell what a look-up says now, if that is something else."""
@@ -286,7 +396,8 @@ class Names:
             self._changed.tell(name, after.pid if after else None, after.revision if after else 0)
 
     def _index(self, name: str, pid: str) -> None:
-        held = any(one is not None and one.pid == pid for one in (self._cluster.get(name), self._local.get(name)))
+        tables = (self._cluster, self._wishes, self._local)
+        held = any(one is not None and one.pid == pid for one in (table.get(name) for table in tables))
         names = self._by_pid.setdefault(pid, set())
         if held:
             names.add(name)
@@ -300,6 +411,21 @@ class Names:
             return Pid.parse(pid).node == self._node
         except BadPid:
             return False
+
+
+def _value(pid: str, scope: Scope) -> bytes:
+    """What stands in the key of a cluster name: the PID, and the scope when it is not CONSISTENT."""
+    text = pid if scope is Scope.CONSISTENT else f"{pid} {scope.name}"
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _read_value(value: bytes) -> tuple[str, Scope]:
+    pid, _, scope = value.decode("utf-8", "surrogateescape").partition("} ")
+    return (f"{pid}}}", Scope[scope]) if scope in Scope.__members__ else (_whole(value), Scope.CONSISTENT)
+
+
+def _whole(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
 
 
 def _check(name: str) -> None:

@@ -40,6 +40,8 @@ class NodeState:
     health: Callable[[], dict[str, Any]]
     converged: Callable[[int, float], Awaitable[dict[str, Any]]]
     """How far this node is with a version of the registry, waiting so many seconds for it."""
+    applied: Callable[[int, float], Awaitable[None]]
+    """Returns when the watched copies are complete up to a revision, within so many seconds."""
     processes: Callable[[], Awaitable[list[dict[str, Any]]]]
     inspect: Callable[[str], Awaitable[dict[str, Any] | None]]
     stats: Callable[[], dict[str, Any]]
@@ -61,6 +63,7 @@ class Admin:
         self._ops: dict[str, Callable[[Query], Awaitable[Any]]] = {
             "health": self._health,
             "converged": self._converged,
+            "applied": self._applied,
             "stats": self._stats,
             "list": self._list,
             "inspect": self._inspect,
@@ -131,6 +134,13 @@ class Admin:
         if isinstance(version, bool) or not isinstance(version, int) or version < 0:
             raise BadQuery(f"op 'converged' expects a version as a number, got {version!r}")
         return await self._state.converged(version, timeout_of(query))
+
+    async def _applied(self, query: Query) -> Any:
+        revision = query.get("revision")
+        if isinstance(revision, bool) or not isinstance(revision, int) or revision < 0:
+            raise BadQuery(f"op 'applied' expects a revision as a number, got {revision!r}")
+        await self._state.applied(revision, timeout_of(query))
+        return {"revision": revision}
 
     async def _stats(self, query: Query) -> Any:
         return self._state.stats()

@@ -18,6 +18,7 @@ from cluster.door import Door
 from cluster.envelope import Kind
 from cluster.etcd import Etcd, PrefixWatch, Room
 from cluster.events import EventBus
+from cluster.everywhere import Everywhere
 from cluster.fencing import LeaseKeeper
 from cluster.keys import Keys
 from cluster.link import Limits
@@ -94,7 +95,8 @@ def build_parts(
     """Make and wire the parts of one node."""
     settings, name = options.settings, options.node
     members = Members(watch, keys)
-    names = Names(etcd, watch, keys, name)
+    everywhere = Everywhere(bus, subjects, members, name)
+    names = Names(etcd, watch, keys, name, tasks, lambda: keeper.lease.id, everywhere)
     claims = Claims(etcd, watch, keys, name)
     locks = Locks(etcd, watch, keys, tasks)
     link_limits = Limits(timeout=settings.cluster.link_timeout.total_seconds())
@@ -199,6 +201,7 @@ def build_parts(
         node=name,
         health=view.health,
         converged=view.converged,
+        applied=watch.reached,
         processes=hosts.processes,
         inspect=view.inspect,
         stats=view.figures,

@@ -15,7 +15,7 @@ import structlog
 
 from cluster.envelope import Envelope, Kind, Status, error_map
 from cluster.errors import MessageTooBig, NodeDown, NotConnected, Unavailable
-from cluster.names import Names, Scope
+from cluster.names import Names
 from cluster.pid import node_of, slot_of
 from node.deadletters import DeadLetters, shown
 from node.ports import Ports
@@ -220,12 +220,13 @@ class Router:
     def _holds_name(self, envelope: Envelope) -> bool:
         """A message by name is for whoever holds the name now, under the revision the sender resolved.
 
-        A sender whose watch is ahead of ours knows more than we do: what it resolved holds.
+        A sender whose watch is ahead of ours knows more than we do: what it resolved holds. Revision 0 is of this
+        node: a LOCAL name, or one that has got into etcd since.
         """
         name, revision = shown(envelope[6]), envelope[7]
         held = self._names.lookup(name)
-        if held is not None and held.revision == revision and held.pid.encode() == envelope[1]:
-            if held.scope is Scope.LOCAL or self.by_name_allowed(held.lease):
+        if held is not None and held.pid.encode() == envelope[1] and revision in (held.revision, 0):
+            if held.revision == 0 or self.by_name_allowed(held.lease):
                 return True
         elif revision > self.applied():
             return True

@@ -33,3 +33,4 @@ async def open_registry(
         await stack.enter_async_context(watch)
         await stack.enter_async_context(registry)
         yield registry
+        await registry.finish()

@@ -17,7 +17,7 @@ from enum import StrEnum
 from cluster.errors import ClusterError
 from cluster.registry.changeset import Changeset, Mark, build_delta
 from cluster.registry.entry import Entry, Origin
-from cluster.registry.state import RegistryState
+from cluster.registry.state import EMPTY, RegistryState
 
 
 class Mode(StrEnum):
@@ -74,13 +74,16 @@ class PushConflict(ClusterError):
 class PublishResult:
     """``version`` holds now (-1: still nothing). ``changed``: how many entries this call changed.
 
-    ``differences`` are what files and registry still disagree on.
+    ``differences`` are what files and registry still disagree on. ``before`` and ``after`` are the states around
+    the version this call made; the same one when it made none.
     """
 
     version: int
     created: bool
     changed: int = 0
     differences: list[Difference] = field(default_factory=list)
+    before: RegistryState = field(default=EMPTY, repr=False, compare=False)
+    after: RegistryState = field(default=EMPTY, repr=False, compare=False)
 
 
 def as_files(entries: Iterable[Entry]) -> list[Entry]:

@@ -32,7 +32,7 @@ from cluster.registry.publish import Mode, PublishResult, Take, as_files, differ
 from cluster.registry.record import VersionInfo
 from cluster.registry.replica import OnChange, Replica
 from cluster.registry.snapshot import SNAPSHOT_EVERY, Snapshots
-from cluster.registry.state import ABSENT, RegistryState
+from cluster.registry.state import ABSENT, EMPTY, RegistryState
 
 log = structlog.get_logger("wippy.registry")
 
@@ -94,6 +94,10 @@ class Registry:
     async def __aexit__(self, *_: object) -> None:
         await self._snapshots.__aexit__()
         await self._replica.__aexit__()
+
+    async def finish(self) -> None:
+        """Bring to an end what commits left to be done, for a program that is about to leave."""
+        await self._snapshots.finish()
 
     @property
     def state(self) -> RegistryState:
@@ -273,20 +277,21 @@ class Registry:
         and what ``commit`` raises.
         """
         files, mode = as_files(entries), Mode(mode)
-        created = False
+        before = EMPTY
 
         def draft(state: RegistryState) -> Changeset | None:
-            nonlocal created
-            created = state.version == ABSENT
-            if mode is Mode.NEVER or (mode is Mode.IF_EMPTY and not created):
+            nonlocal before
+            before = state
+            if mode is Mode.NEVER or (mode is Mode.IF_EMPTY and state.version != ABSENT):
                 return None
             return plan_push(state, files, take, prune=prune) or None
 
         heavy = len(files) > _MANY
         committed = await self._commit(draft, author, message or "files published", is_heavy=heavy)
-        state = committed.state if committed else (await self.at_head()).state
+        after = committed.state if committed else before
         changed = committed.info.changed if committed else 0
-        left = await computed(heavy, differences, state, files)
+        left = await computed(heavy, differences, after, files)
         if left:
-            log.warning("files and registry differ", version=state.version, entries=[str(each) for each in left[:20]])
-        return PublishResult(state.version, created and committed is not None, changed, left)
+            log.warning("files and registry differ", version=after.version, entries=[str(each) for each in left[:20]])
+        created = committed is not None and before.version == ABSENT
+        return PublishResult(after.version, created, changed, left, before, after)

@@ -30,6 +30,8 @@ log = structlog.get_logger("wippy.registry")
 SNAPSHOT_EVERY = 50
 SNAPSHOT_BYTES = 32 * 1024 * 1024
 """One is due after so many versions, or so many bytes of changes."""
+FINISH = timedelta(seconds=10)
+"""How long a program that ends waits for the snapshot it has begun."""
 
 
 async def write_snapshot(etcd: Etcd, keys: Keys, state: RegistryState, patience: timedelta) -> bool:
@@ -67,7 +69,13 @@ class Snapshots:
         self._every = every
         self._patience = patience
         self._begun = ABSENT
+        self._writing: asyncio.Task[None] | None = None
         self._tasks = Tasks("registry snapshots")
+
+    async def finish(self) -> None:
+        """Let what is being written come to its end. Where only commands commit, nobody else would write it."""
+        if self._writing is not None:
+            await asyncio.wait((self._writing,), timeout=FINISH.total_seconds())
 
     async def __aexit__(self, *_: object) -> None:
         await self._tasks.close()
@@ -80,7 +88,7 @@ class Snapshots:
         size = sum(records[each].blob.size for each in since if each in records)
         if version - newest >= self._every or size >= SNAPSHOT_BYTES:
             self._begun = version
-            self._tasks.start(self._write(state), f"snapshot-{version}")
+            self._writing = self._tasks.start(self._write(state), f"snapshot-{version}")
 
     async def _write(self, state: RegistryState) -> None:
         try:

@@ -25,7 +25,7 @@ from node.logs import Level, Logs, LogSettings
 from node.main import NodeOptions, Place, ReadyHook, run_node
 from node.modules import MODULES
 from node.output import Output
-from node.project import load_project
+from node.project import Project, load_project
 from node.settings import Settings, load_settings
 
 
@@ -80,7 +80,7 @@ async def _run(start: Start, output: Output, logs: Logs) -> int:
             terminal_host=start.terminal_host,
             keep=start.directory / places.FOLDER / "servers" if start.keep else None,
             parent_fd=start.parent_fd,
-            on_ready=Readiness(start, tasks),
+            on_ready=Readiness(start, project, tasks),
         )
         return await run_node(options, output, logs)
 
@@ -93,8 +93,9 @@ def _warn(warnings: Iterable[Problem]) -> None:
 class Readiness(ReadyHook):
     """While the node serves: other verbs find its cluster, and saved files are pushed."""
 
-    def __init__(self, start: Start, tasks: Tasks) -> None:
+    def __init__(self, start: Start, project: Project, tasks: Tasks) -> None:
         self._start = start
+        self._project = project
         self._tasks = tasks
         self._stop = asyncio.Event()
         self._file: Path | None = None
@@ -117,4 +118,4 @@ class Readiness(ReadyHook):
         servers = cluster_sets(place.nats, place.etcd, place.cluster)
         start = self._start
         async with connected(load_settings(start.directory, sets=servers)) as client:
-            await push_on_save(client, start.directory, start.overrides, self._stop, lambda: start.settings)
+            await push_on_save(client, self._project, start.overrides, self._stop, lambda: start.settings)

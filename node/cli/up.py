@@ -267,7 +267,7 @@ class Development:
             _tell(members, seconds, await self._suggestions(project, client, members))
             async with Tasks("watching", self._broke) as tasks:
                 if self._plan.watch:
-                    saving = push_on_save(client, self._plan.app, self._plan.overrides, self._stop, self._settings)
+                    saving = push_on_save(client, project, self._plan.overrides, self._stop, self._settings)
                     tasks.start(saving, "files")
                 await self._stop.wait()
         finally:

@@ -17,29 +17,51 @@ from node.cli.failures import tell
 if TYPE_CHECKING:
     from cluster.client import Client
     from node.cli.registry.pushing import Pushed
+    from node.project import Project
     from node.settings import Settings
 
 WATCHED = frozenset({".lua", ".yaml", ".yml", ".json", ".md", ".txt", ".html", ".lock"})
+"""Files that matter wherever they are; others do when an entry has their content."""
 _QUIET_MS, _BURST_MS = 100, 1600
 """A burst of saves is over after so long without one, or when it has lasted so long."""
 _TICK_MS = 500
 _SETTLE_SECONDS = 10.0
 
 
-async def push_on_save(
-    client: Client, app: Path, overrides: Sequence[str], stop: asyncio.Event, settings: Callable[[], Settings]
-) -> None:
-    """Until ``stop``: watch ``app`` and push its files, loaded with ``settings``, after each change."""
-    from watchfiles import Change, awatch
+class Watched:
+    """What is watched for saves: the application, its modules' sources elsewhere, the files entries are made of."""
 
-    def matters(change: Change, path: str) -> bool:
-        parts = Path(path).relative_to(app).parts
-        return Path(path).suffix in WATCHED and not any(part.startswith(".") for part in parts[:-1])
+    def __init__(self, project: Project) -> None:
+        self.app = project.root
+        elsewhere = (each for each in project.directories if not each.is_relative_to(project.root))
+        self.directories = (project.root, *elsewhere)
+        self._files: frozenset[Path] | None = project.files
+
+    def learn(self, project: Project | None) -> None:
+        """What the files said when they were loaded again; None: they are wrong, and any file may set it right."""
+        self._files = project.files if project is not None else None
+
+    def matters(self, path: Path) -> bool:
+        """Whether a change of ``path`` may change an entry."""
+        if self._files is not None and path in self._files:
+            return True
+        roots = [each for each in self.directories if path.is_relative_to(each)]
+        if not roots or any(part.startswith(".") for part in path.relative_to(roots[0]).parts[:-1]):
+            return False
+        return self._files is None or path.suffix in WATCHED
+
+
+async def push_on_save(
+    client: Client, project: Project, overrides: Sequence[str], stop: asyncio.Event, settings: Callable[[], Settings]
+) -> None:
+    """Until ``stop``: watch what ``project`` was loaded from; after a change load it with ``settings`` and push it."""
+    from watchfiles import awatch
 
     is_owed = False
+    watched = Watched(project)
     saves = awatch(
-        app,
-        watch_filter=matters,
+        *watched.directories,
+        watch_filter=lambda change, path: watched.matters(Path(path)),
         stop_event=stop,
         debounce=_BURST_MS,
         step=_QUIET_MS,
@@ -48,17 +70,22 @@ async def push_on_save(
     )
     async for saved in saves:
         if saved or is_owed:
-            is_owed = not await push_saved(client, app, overrides, settings, quiet=is_owed and not saved)
+            is_owed = not await push_saved(client, watched, overrides, settings, quiet=is_owed and not saved)
 
 
 async def push_saved(
-    client: Client, app: Path, overrides: Sequence[str], settings: Callable[[], Settings], *, quiet: bool = False
+    client: Client,
+    watched: Watched,
+    overrides: Sequence[str],
+    settings: Callable[[], Settings],
+    *,
+    quiet: bool = False,
 ) -> bool:
-    """Push the files once and say what came of it. False when the cluster did not answer, so that nothing is known.
+    """Push the files once and say what came of it. False when the cluster did not answer, so that it is to be repeated.
 
     ``quiet`` says that this is told already.
     """
-    from cluster.errors import ClusterError, Invalid, Unavailable
+    from cluster.errors import CallTimeout, ClusterError, Invalid, OutcomeUnknown, Unavailable
     from cluster.registry.publish import PushConflict
     from node.cli.registry.changes import from_files
     from node.cli.registry.drawing import draw
@@ -66,8 +93,10 @@ async def push_saved(
     from node.modules import MODULES
     from node.project import load_project
 
+    watched.learn(None)
     try:
-        project = load_project(app, overrides=overrides, settings=settings(), modules=MODULES)
+        project = load_project(watched.app, overrides=overrides, settings=settings(), modules=MODULES)
+        watched.learn(project)
         done = await push_project(client, project, message="saved", careful=True)
     except Invalid as invalid:
         for problem in invalid.problems:
@@ -78,11 +107,11 @@ async def push_saved(
         tell(f"{conflict}; nothing was pushed: `wippy registry push --take files` or `--take cluster` decides")
     except TooManyDeletions as refused:
         tell(f"saving {refused}; nothing was pushed; run `wippy registry push` to do it")
-    except Unavailable as error:
+    except (Unavailable, CallTimeout, OutcomeUnknown) as error:
         if not quiet:
             tell(f"{error}; what you saved is pushed when the cluster answers")
         return False
-    except ClusterError as error:
+    except (ClusterError, OSError) as error:
         tell(str(error))
     else:
         if done.changes:

@@ -191,8 +191,8 @@ class Vm:
 
     @property
     def gone(self) -> bool:
-        """Whether its thread has ended."""
-        return not self._thread.is_alive()
+        """Whether its thread has done its last step."""
+        return self._ended.done()
 
     def stats(self) -> VmStats:
         """Numbers as of the last step; never waits for the VM."""

@@ -1,8 +1,7 @@
 """``process.registry``: names of processes, called by the kernel under the module name ``names``.
 
-LOCAL names live in this node, CONSISTENT ones in etcd on the node's lease. EVENTUAL and STRONG
-are refused by name rather than served as something else. A process may name another one only
-when it lives on this node: a cluster name is on the lease of the node that holds its process.
+LOCAL names live in this node, the others in etcd on the node's lease (see ``cluster.names``). A process may
+name another one only when it lives on this node: a cluster name is on the lease of the node that holds its process.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from cluster.errors import BadPid, NameTaken
 from cluster.etcd import LeaseGone
 from cluster.names import MAX_NAME, Registered, Scope
 from cluster.pid import Pid, is_pid
-from node.modules.contract import Answer, Caller, LuaError, Values, argument, invalid, not_found, text, unavailable
+from node.modules.contract import Answer, Caller, LuaError, Values, argument, invalid, not_found, text
 
-SERVED = (Scope.LOCAL, Scope.CONSISTENT)
+STRONG_WITHIN = 10.0
+"""Seconds in which every node must have seen a STRONG name."""
 
 
 class Names(Protocol):
@@ -25,7 +25,7 @@ class Names(Protocol):
 
     def lookup(self, name: str) -> Registered | None: ...
 
-    async def register(self, name: str, pid: str, scope: Scope, lease: int = 0) -> Registered: ...
+    async def register(self, name: str, pid: str, scope: Scope, lease: int = 0, timeout: float = 5.0) -> Registered: ...
 
     async def unregister(self, name: str, pid: str, scope: Scope) -> bool: ...
 
@@ -38,7 +38,7 @@ class NamesModule:
     """
 
     name = "names"
-    deadlines: Mapping[str, timedelta | None] = {"register": timedelta(seconds=10), "unregister": timedelta(seconds=10)}
+    deadlines: Mapping[str, timedelta | None] = {"register": timedelta(seconds=30), "unregister": timedelta(seconds=15)}
 
     def __init__(
         self, names: Names, node: str, lease: Callable[[], int], *, default_scope: Scope = Scope.LOCAL
@@ -68,7 +68,8 @@ class NamesModule:
 
     async def _register(self, name: str, pid: str, scope: Scope) -> Values:
         try:
-            await self._names.register(name, pid, scope, self._lease())
+            timeout = STRONG_WITHIN if scope is Scope.STRONG else 5.0
+            await self._names.register(name, pid, scope, self._lease(), timeout)
         except NameTaken as error:
             raise LuaError("AlreadyExists", str(error), retryable=False, details={"by": error.by}) from None
         except LeaseGone:
@@ -80,7 +81,7 @@ class NamesModule:
         """Without a scope: wherever the process has the name."""
         if scope is not None:
             return [await self._names.unregister(name, pid, self._scope(scope))]
-        freed = [await self._names.unregister(name, pid, one) for one in SERVED]
+        freed = [await self._names.unregister(name, pid, one) for one in Scope]
         return [any(freed)]
 
     def _pid(self, value: Any, caller: Caller) -> str:
@@ -101,13 +102,7 @@ class NamesModule:
         if isinstance(value, bool) or value not in list(Scope):
             known = ", ".join(f"{one.value} ({one.name})" for one in Scope)
             raise invalid(f"expected a scope of process.registry: {known}; got {value!r}")
-        scope = Scope(value)
-        if scope not in SERVED:
-            raise unavailable(
-                f"names of scope {scope.name} are not in this version; use CONSISTENT, which every node sees",
-                retryable=False,
-            )
-        return scope
+        return Scope(value)
 
 
 def _name(value: Any) -> str:

@@ -23,7 +23,7 @@ from node.project.definitions import Definitions, Tree
 from node.project.draft import Draft
 from node.project.finding import Module, vendor_folder
 from node.project.inline import shown_path
-from node.project.layout import Layout, Pin
+from node.project.layout import Layout, Pin, lock_content
 from node.project.linking import REQUIREMENT, parameters
 from node.project.lockfile import lock_text, write_lock
 from node.project.modules import DEPENDENCY
@@ -100,6 +100,7 @@ def carry_out(plan: Plan) -> None:
         return
     copies = {step.target: step for step in plan.steps if step.target is not None}
     with _locked(plan.layout.modules / "vendor") as staging, _moved_back() as undo:
+        _check_lock(plan.layout)
         for position, (target, step) in enumerate(copies.items()):
             fresh = staging / f"new-{position}"
             copy_module(step.module.root, step.module.exclude, fresh)
@@ -109,6 +110,12 @@ def carry_out(plan: Plan) -> None:
             _swap(staging / f"new-{position}", target, staging / f"old-{position}", undo)
         if plan.lock is not None:
             write_lock(plan.layout, plan.lock)
+
+
+def _check_lock(layout: Layout) -> None:
+    """What was planned from another lock file would take back what somebody pinned meanwhile."""
+    if lock_content(layout) != layout.content:
+        raise NoModule(f"{layout.lock} was changed meanwhile; try again")
 
 
 def _check(fresh: Path, step: Step) -> None:

@@ -66,6 +66,8 @@ class Layout:
     """Components that come from a directory of their own."""
     lock: str = LOCK
     """The name of the lock file."""
+    content: bytes = b""
+    """What the lock file held when it was read."""
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
@@ -83,6 +85,7 @@ def read_layout(root: Path, replacements: Mapping[str, Path | None], lock: str =
     if not root.is_dir():
         layout.problems.append(Problem("there is no such directory", file=str(root)))
         return layout
+    layout.content = lock_content(layout)
     said = _read_lock(layout)
     layout.modules = root / said.directories.modules
     layout.pinned = _pins(layout, said.modules)
@@ -96,6 +99,15 @@ def read_layout(root: Path, replacements: Mapping[str, Path | None], lock: str =
             layout.problems.append(Problem(wrong, field="replacements", file=layout.lock))
     layout.source = _source(layout, said.directories.src)
     return layout
+
+
+def lock_content(layout: Layout) -> bytes:
+    """What the lock file holds now; nothing when there is none, or it can't be read."""
+    file = layout.root / layout.lock
+    try:
+        return file.read_bytes() if file.is_file() else b""
+    except OSError:
+        return b""
 
 
 def _read_lock(layout: Layout) -> _Lock:

@@ -36,6 +36,11 @@ class Project:
     """What to watch for changes: the sources of the project and of its modules."""
     _drafts: Mapping[str, Draft] = field(repr=False, default_factory=dict)
 
+    @property
+    def files(self) -> frozenset[Path]:
+        """The files whose content entries have, besides the YAML files."""
+        return frozenset(self.root / text.file for draft in self._drafts.values() for text in draft.texts.values())
+
     def commands(self) -> list[Command]:
         """What ``wippy run NAME`` can start."""
         return commands(self.entries)

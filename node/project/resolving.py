@@ -139,7 +139,6 @@ class _Resolver:
         there = self._candidates(component)
         if not there:
             raise NoModule(self._nowhere(component))
-        pin = self._pin(component)
         pin, lock, anew = self._pin(component), self._layout.lock, self._anew(component)
         pinned = [each for each in there if each.module.has_version(pin.version)]
         if not pinned:

@@ -171,13 +171,13 @@ class Development(Program):
         """Run a verb in its directory; ``code`` is the exit code it must have."""
         return wippy(self.directory, *arguments, code=code)
 
-    def call(self, target: str, topic: str, *payload: Any, gateway: str | None = None) -> Any:
+    def call(self, target: str, topic: str, *payload: Any, gateway: str | None = None, timeout: float = 5.0) -> Any:
         """What the CLI's ``call`` prints, without the second it takes to start a Python."""
 
         async def call() -> Any:
             place = self.place
             async with Client(place["nats"], place["etcd"], place["cluster"], gateway=gateway) as client:
-                return (await client.call(target, topic, *payload, timeout=5.0)).value
+                return (await client.call(target, topic, *payload, timeout=timeout)).value
 
         return asyncio.run(call())
 

@@ -180,6 +180,26 @@ def test_many_small_processes_are_not_killed_but_nothing_more_starts_until_some_
     assert world.reply(reference)[4] == 0
 
 
+def test_one_that_fills_the_vm_with_processes_is_refused_more_and_the_others_are_served() -> None:
+    world = World(VmConfig(max_memory=16 * MIB))
+    world.entry("app:sleeper", SLEEPER)
+    innocents = start_innocents(world, 10)
+    bad = start(
+        world,
+        """local started = 0
+        while true do
+            local pid, err = process.spawn('app:sleeper', 'app:processes', 100)
+            if not pid then return { started, err:kind() } end
+            started = started + 1
+        end""",
+    )
+    run(world, 20, lambda: exits(world))
+    started, kind = exits(world)[world.reply(bad)[5]][5]
+    assert started > 100
+    assert kind == b"RateLimited"
+    assert [one[5] for one in finish(world, innocents)] == [b"finished"] * 10
+
+
 def test_long_strings_that_many_share_are_nobodys_fault() -> None:
     """Every holder reaches 30 MB of them; the one that has less, but of its own, is the one that fills the VM."""
     world = World(VmConfig(max_memory=64 * MIB, max_message=32 * MIB))

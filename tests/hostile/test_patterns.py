@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +51,14 @@ CALLS = b"""
 """
 ONE_MATCH = ("find", "match", "gmatch", "plain")
 ALL = (*ONE_MATCH, "gmatch_all", "gsub", "gsub_references", "gsub_function", "gsub_table")
-REFUSALS = ("too costly", "malformed pattern", "pattern too complex", "is over the limit of", "too large", "capture index")
+REFUSALS = (
+    "too costly",
+    "malformed pattern",
+    "pattern too complex",
+    "is over the limit of",
+    "too large",
+    "capture index",
+)
 
 
 def must_end(name: str, subject: bytes) -> bool:
@@ -97,8 +103,8 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched() -> Iterator[Watched]:
-    yield Watched()
+def watched() -> Watched:
+    return Watched()
 
 
 def check(watched: Watched, name: str, subject: bytes, pattern: bytes) -> None:

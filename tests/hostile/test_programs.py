@@ -95,7 +95,6 @@ GROWERS = {
     "coroutines": "local t = {} while true do t[#t + 1] = coroutine.create(function() end) end",
     "channels": "local t = {} while true do t[#t + 1] = channel.new(1) end",
     "keys": "local t = {} local i = 0 while true do i = i + 1 t['key' .. i] = i end",
-    "processes": "while true do process.spawn('app:sleeper', 'app:processes', ('x'):rep(1000)) end",
     "deep recursion in many coroutines": """local t = {}
         local function deep(n) if n == 0 then coroutine.yield() else deep(n - 1) return 1 end end
         while true do local c = coroutine.create(deep) coroutine.resume(c, 15000) t[#t + 1] = c end""",
@@ -151,7 +150,6 @@ def test_a_program_that_never_ends_holds_up_nobody(name: str) -> None:
 def test_a_program_that_grows_is_killed_and_its_neighbour_lives(name: str) -> None:
     world = World(VmConfig(max_memory=64 * 1024 * 1024))
     world.entry("app:echo", ECHO)
-    world.entry("app:sleeper", "return { main = function() process.inbox():receive() end }")
     echo = world.spawn("app:echo")
     pid = start(world, GROWERS[name])
     deadline = time.monotonic() + 20

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import pytest
 import pytest_asyncio
 
-from cluster.errors import NameTaken, Unavailable
+from cluster.errors import CallTimeout, NameTaken, Unavailable
 from cluster.etcd import Etcd, PrefixWatch
 from cluster.keys import Keys
 from cluster.names import Names, NamesStats, Registered, Scope
+from cluster.tasks import Tasks
 from tests.forgetful import Forgetful
 from tests.waiting import eventually
 
@@ -26,19 +27,33 @@ A1, A2, B1 = "{a@app:h|1-1}", "{a@app:h|1-2}", "{b@app:h|2-1}"
 class Node:
     """The names of one node, and what it was told."""
 
-    names: Names
     lease: int
+    names: Names = field(init=False)
     changes: list[tuple[str, str | None]] = field(default_factory=list)
     revoked: list[tuple[str, str]] = field(default_factory=list)
 
-    async def register(self, name: str, pid: str) -> Registered:
-        return await self.names.register(name, pid, Scope.CONSISTENT, self.lease)
+    async def register(self, name: str, pid: str, scope: Scope = Scope.CONSISTENT) -> Registered:
+        return await self.names.register(name, pid, scope, self.lease)
+
+
+@dataclass
+class Seen:
+    """Whether every node shows a revision in time; what was asked."""
+
+    asked: list[int] = field(default_factory=list)
+    in_time: bool = True
+
+    async def __call__(self, revision: int, seconds: float) -> None:
+        self.asked.append(revision)
+        if not self.in_time:
+            raise CallTimeout("waiting for n3", seconds)
 
 
 @dataclass
 class Two:
     etcd: Forgetful
     keys: Keys
+    everywhere: Seen
     a: Node
     b: Node
 
@@ -47,16 +62,20 @@ class Two:
 async def two(etcd: Etcd, servers, cluster_name: str) -> AsyncIterator[Two]:  # type: ignore[no-untyped-def]
     keys = Keys(cluster_name)
     async with AsyncExitStack() as stack:
+        tasks = await stack.enter_async_context(Tasks("names"))
+        everywhere = Seen()
         forgetful = await stack.enter_async_context(Forgetful([servers.etcd_url]))
         nodes = []
         for name in ("a", "b"):
             watch = PrefixWatch(forgetful, keys.prefix)
-            node = Node(Names(forgetful, watch, keys, name), (await etcd.grant(60)).id)
+            lease = (await etcd.grant(60)).id
+            node = Node(lease)
+            node.names = Names(forgetful, watch, keys, name, tasks, lambda n=node: n.lease, everywhere)
             node.names.on_change(lambda name, pid, revision, n=node: n.changes.append((name, pid)))
             node.names.on_revoked(lambda name, pid, n=node: n.revoked.append((name, pid)))
             await stack.enter_async_context(watch)
             nodes.append(node)
-        yield Two(forgetful, keys, *nodes)
+        yield Two(forgetful, keys, everywhere, *nodes)
 
 
 def pid_of(registered: Registered | None) -> str | None:
@@ -98,11 +117,6 @@ class TestRegister:
         two.a.lease = (await etcd.grant(60)).id
         with pytest.raises(Unavailable, match="former lease"):
             await two.a.register("counter", A1)
-
-    @pytest.mark.parametrize("scope", [Scope.EVENTUAL, Scope.STRONG])
-    async def test_scopes_that_are_not_served_say_so(self, two: Two, scope: Scope) -> None:
-        with pytest.raises(Unavailable, match=scope.name):
-            await two.a.names.register("counter", A1, scope, two.a.lease)
 
     @pytest.mark.parametrize("name", ["", "{a@b|1-1}", "x" * 256])
     async def test_a_text_that_is_no_name_is_refused(self, two: Two, name: str) -> None:
@@ -187,3 +201,122 @@ class TestLocal:
         await two.b.names.unregister("x", B1, Scope.CONSISTENT)
         await eventually(lambda: pid_of(two.a.names.lookup("x")) == A1)
         assert two.a.changes == [("x", A1), ("x", B1), ("x", A1)]
+
+
+class TestStrong:
+    async def test_it_returns_when_every_node_shows_it(self, two: Two) -> None:
+        registered = await two.a.register("one", A1, Scope.STRONG)
+        assert two.everywhere.asked == [registered.revision]
+        await eventually(lambda: two.b.names.lookup("one") == registered)
+        assert registered.scope is Scope.STRONG
+        with pytest.raises(NameTaken):
+            await two.b.register("one", B1, Scope.STRONG)
+
+    async def test_one_not_seen_in_time_is_given_back(self, two: Two) -> None:
+        two.everywhere.in_time = False
+        with pytest.raises(CallTimeout):
+            await two.a.register("one", A1, Scope.STRONG)
+        await eventually(lambda: two.a.names.lookup("one") is None)
+        assert two.a.revoked == []
+
+    async def test_one_the_process_had_already_stays(self, two: Two) -> None:
+        await two.a.register("one", A1, Scope.STRONG)
+        two.everywhere.in_time = False
+        with pytest.raises(CallTimeout):
+            await two.a.register("one", A1, Scope.STRONG)
+        assert pid_of(two.a.names.lookup("one")) == A1
+
+    async def test_the_scope_must_match_to_give_it_back(self, two: Two) -> None:
+        await two.a.register("one", A1, Scope.STRONG)
+        for scope in (Scope.LOCAL, Scope.EVENTUAL, Scope.CONSISTENT):
+            assert await two.a.names.unregister("one", A1, scope) is False
+        assert await two.a.names.unregister("one", A1, Scope.STRONG) is True
+
+
+class TestEventual:
+    async def test_it_is_there_at_once_here_and_soon_elsewhere(self, two: Two) -> None:
+        await two.a.register("chat", A1, Scope.EVENTUAL)
+        assert two.a.changes == [("chat", A1)]
+        await eventually(lambda: pid_of(two.b.names.lookup("chat")) == A1)
+        held = two.b.names.lookup("chat")
+        assert held is not None
+        assert (held.scope, held.lease) == (Scope.EVENTUAL, two.a.lease)
+
+    async def test_it_works_while_etcd_is_away_and_gets_there_afterwards(self, two: Two) -> None:
+        two.etcd.away = True
+        await two.a.register("chat", A1, Scope.EVENTUAL)
+        assert two.a.names.lookup("chat") == Registered(A1, 0, Scope.EVENTUAL)
+        assert ("chat", Registered(A1, 0, Scope.EVENTUAL)) in two.a.names.all()
+        two.etcd.away = False
+        await eventually(lambda: pid_of(two.b.names.lookup("chat")) == A1)
+
+    async def test_of_two_that_register_at_once_one_loses_it_and_is_told(self, two: Two) -> None:
+        two.etcd.away = True
+        await two.a.register("chat", A1, Scope.EVENTUAL)
+        await two.b.register("chat", B1, Scope.EVENTUAL)
+        two.etcd.away = False
+        await eventually(lambda: bool(two.a.revoked or two.b.revoked))
+        winner = B1 if two.a.revoked else A1
+        await eventually(lambda: pid_of(two.a.names.lookup("chat")) == pid_of(two.b.names.lookup("chat")) == winner)
+        assert two.a.revoked + two.b.revoked == [("chat", A1 if winner == B1 else B1)]
+
+    async def test_a_consistent_registration_takes_it_from_one_that_is_not_in_etcd_yet(self, two: Two) -> None:
+        two.etcd.lost = [False] * 30
+        await two.a.register("chat", A1, Scope.EVENTUAL)
+        kv = two.keys.name("chat")
+        await two.etcd.put(kv, B1.encode(), two.b.lease)
+        await eventually(lambda: two.a.revoked == [("chat", A1)])
+        two.etcd.lost = None
+        assert pid_of(two.a.names.lookup("chat")) == B1
+
+    async def test_a_held_one_is_refused(self, two: Two) -> None:
+        await two.a.register("chat", A1, Scope.EVENTUAL)
+        with pytest.raises(NameTaken):
+            await two.a.register("chat", A2, Scope.EVENTUAL)
+        await eventually(lambda: two.b.names.lookup("chat") is not None)
+        with pytest.raises(NameTaken):
+            await two.b.register("chat", B1, Scope.EVENTUAL)
+
+    async def test_it_outlives_the_lease_of_its_node(self, two: Two, etcd: Etcd) -> None:
+        await two.a.register("chat", A1, Scope.EVENTUAL)
+        await eventually(lambda: two.b.names.lookup("chat") is not None)
+        lost = two.a.lease
+        two.a.lease = (await etcd.grant(60)).id
+        await etcd.revoke(lost)
+        two.a.names.lease_lost(lost)
+        assert pid_of(two.a.names.lookup("chat")) == A1
+
+        def again() -> bool:
+            held = two.b.names.lookup("chat")
+            return held is not None and held.lease == two.a.lease
+
+        await eventually(again)
+        assert two.a.revoked == []
+
+    async def test_given_back_it_can_be_taken_by_the_next(self, two: Two) -> None:
+        await two.a.register("chat", A1, Scope.EVENTUAL)
+        await eventually(lambda: two.b.names.lookup("chat") is not None)
+        assert await two.a.names.unregister("chat", A2, Scope.EVENTUAL) is False
+        assert await two.a.names.unregister("chat", A1, Scope.EVENTUAL) is True
+        await two.a.register("chat", A2, Scope.EVENTUAL)
+        await eventually(lambda: pid_of(two.b.names.lookup("chat")) == A2)
+        assert two.a.revoked == []
+
+    async def test_one_given_back_before_it_got_into_etcd_leaves_nothing(self, two: Two) -> None:
+        two.etcd.lost = [True] * 2
+        await two.a.register("chat", A1, Scope.EVENTUAL)
+        await asyncio.sleep(0)
+        assert await two.a.names.unregister("chat", A1, Scope.EVENTUAL) is True
+        assert two.a.names.lookup("chat") is None
+        assert await two.b.register("other", B1)
+        await eventually(lambda: two.b.names.lookup("chat") is None)
+        async with asyncio.timeout(5):
+            while await two.etcd.get(two.keys.name("chat")) is not None:
+                await asyncio.sleep(0.02)
+
+    async def test_it_ends_with_its_process(self, two: Two) -> None:
+        await two.a.register("chat", A1, Scope.EVENTUAL)
+        await eventually(lambda: two.b.names.lookup("chat") is not None)
+        await two.a.names.release(A1)
+        await eventually(lambda: two.b.names.lookup("chat") is None)
+        assert two.a.names.names_of(A1) == []

@@ -37,6 +37,7 @@ from cluster.registry import (
     open_registry,
 )
 from cluster.registry.changeset import Fold, Mark
+from cluster.registry.snapshot import SNAPSHOT_EVERY
 from tests.integration.etcd.proxy import Proxy
 
 pytestmark = pytest.mark.servers
@@ -134,6 +135,18 @@ class TestTelling:
             for operation in (Fold("app:x", {"n": 2}, 5), Mark("app:x", True)):
                 with pytest.raises(Invalid, match=r"app:x: expected entry\.create, entry\.update or entry\.delete"):
                     await registry.commit([operation])
+
+
+class TestShortWriters:
+    async def test_programs_that_commit_once_and_end_write_snapshots_too(
+        self, servers: EmbeddedServers, etcd: Etcd, keys: Keys
+    ) -> None:
+        """What a cluster does that is changed by commands only: without snapshots its history never ends."""
+        for n in range(SNAPSHOT_EVERY + 1):
+            async with open_registry(etcd, keys, "cli:ann") as cli:
+                await cli.commit([(Update if n else Create)(entry("x", n))])
+        snapshots = await etcd.range(keys.snapshots, keys_only=True)
+        assert [kv.key for kv in snapshots.kvs] == [keys.snapshot(SNAPSHOT_EVERY - 1)]
 
 
 class TestClient:

@@ -15,7 +15,7 @@ from cluster.connection import Handler, Problem
 from cluster.errors import NotConnected, Unavailable
 from tests.sim.world import ProcessLoop, World
 
-OUTBOX = 64 * 1024
+OUTBOX = 8 * 1024
 
 
 @dataclass
@@ -52,13 +52,13 @@ class Network:
         random = self.world.random
         weather = self.weather(src.node, dst.node)
         copies = 1
-        delay = wait + random.choice((0.0003, 0.0005, 0.001, 0.002))
+        delay = wait + self.world.pick((0.0003, 0.0005, 0.001, 0.002))
         if self.unruly:
             chance = random.random()
             if chance < 0.04:
                 copies = 2
             elif chance < 0.10:
-                delay += random.choice((0.005, 0.05, 0.4))
+                delay += self.world.pick((0.005, 0.05, 0.4))
         for _ in range(copies):
             if weather.cut or (weather.loss and random.random() < weather.loss):
                 self.lost += 1
@@ -68,7 +68,7 @@ class Network:
                 way = (id(src), id(dst))
                 arrival = self._last[way] = max(arrival, self._last.get(way, 0.0))
             self._send(src, dst, handler, subject, payload, arrival - self.world.now)
-            delay += random.choice((0.001, 0.3, 2.0))
+            delay += self.world.pick((0.001, 0.3, 2.0))
 
     def _send(
         self, src: Connection, dst: Connection, handler: Handler, subject: str, payload: bytes, delay: float
@@ -166,6 +166,10 @@ class Connection:
 
     def on_problem(self, handler: Callable[[Problem], None]) -> None:
         pass
+
+    def set_rate(self, rate: float) -> None:
+        self.rate = rate
+        self._busy_until = 0.0
 
     def break_off(self) -> None:
         """The connection is lost, and with it what is on the way."""

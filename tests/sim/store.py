@@ -68,7 +68,7 @@ class Store(MemoryEtcd):
                 if self.world.now >= self.until[lease]:
                     self.world.note("store", "lease ends", lease)
                     self.expire(lease)
-        self.world.after(self.world.random.choice([0.1, 0.5]), self._expire)
+        self.world.after(self.world.pick([0.1, 0.5]), self._expire)
 
     def transact(
         self, compares: Sequence[Compare], success: Sequence[Put | Delete | Get], failure: Sequence[Any]
@@ -137,7 +137,7 @@ class Client:
             world.after(0.05, lambda: done(None, Unavailable("the store can't be reached")), actor)
             return
         # what was sent before a partition may still arrive, long after its sender gave up
-        on_the_way = random.choice((0.0005, 0.001, 0.003, 0.02)) if random.random() < 0.98 else random.uniform(0, 3)
+        on_the_way = world.pick((0.0005, 0.001, 0.003, 0.02)) if random.random() < 0.98 else random.uniform(0, 3)
 
         def arrive() -> None:
             if not self._store.reachable(self._node):
@@ -147,7 +147,7 @@ class Client:
             except LeaseGone as gone:
                 result, error = None, gone
             if random.random() >= self._store.lost_answers:
-                world.after(random.choice((0.0005, 0.001, 0.003, 0.02)), lambda: self._answer(done, result, error), actor)
+                world.after(world.pick((0.0005, 0.001, 0.003, 0.02)), lambda: self._answer(done, result, error), actor)
 
         world.after(on_the_way, arrive)
 
@@ -188,9 +188,9 @@ class Watch:
         """Something is to be told; while the store can't be reached it is looked for again now and then."""
         if not self._scheduled and not self._loop.dead and (self._queue or self.forget):
             self._scheduled = True
-            random = self._store.world.random
-            delay = random.choice((0.001, 0.002, 0.01, 0.08)) if self._store.reachable(self._node) else 0.2
-            self._store.world.after(delay, self._tell, self._loop)
+            world = self._store.world
+            delay = world.pick((0.001, 0.002, 0.01, 0.08)) if self._store.reachable(self._node) else 0.2
+            world.after(delay, self._tell, self._loop)
 
     def _tell(self) -> None:
         self._scheduled = False
@@ -199,7 +199,8 @@ class Watch:
                 self.forget = False
                 self._read_anew()
             else:
-                self._hand_out(self._queue.pop(0))
+                for _ in range(len(self._queue) if self._store.world.random.random() < 0.7 else 1):
+                    self._hand_out(self._queue.pop(0))
         self.later()
 
     def _read_anew(self) -> None:

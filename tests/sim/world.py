@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from heapq import heappop, heappush
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Violation(AssertionError):
@@ -27,8 +29,11 @@ class World:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = Random(seed)
+        self._draw = self.random.random
         self.now = 0.0
         self.trace: list[tuple[Any, ...]] = []
+        self.first = ""
+        """The first violation: handlers may swallow it, or others follow."""
         self.loops: list[ProcessLoop] = []
         self._heap: list[tuple[float, int, Actor | None, Callable[[], Any]]] = []
         self._count = 0
@@ -38,6 +43,10 @@ class World:
         self._count += 1
         heappush(self._heap, (self.now + delay, self._count, actor, work))
 
+    def pick(self, choices: Sequence[T]) -> T:
+        """One of them: ``random.choice``, four times as fast."""
+        return choices[int(self._draw() * len(choices))]
+
     def run(self, until: float) -> None:
         heap = self._heap
         while heap and heap[0][0] <= until:
@@ -46,6 +55,8 @@ class World:
                 work()
             else:
                 actor.take(work)
+            if self.first:
+                raise Violation(self.first)
         self.now = until
 
     def note(self, who: str, what: str, *details: Any) -> None:
@@ -53,6 +64,7 @@ class World:
 
     def violated(self, what: str) -> None:
         self.note("checker", what)
+        self.first = self.first or what
         raise Violation(what)
 
     def close(self) -> None:
@@ -82,7 +94,7 @@ class Actor:
     def execute(self, work: Callable[[], Any]) -> None:
         work()
 
-    def stop(self) -> None:
+    def halt(self) -> None:
         self.stopped = True
 
     def go_on(self, delay: float = 0.0) -> None:

@@ -180,30 +180,22 @@ async def push_project(
     from cluster.errors import Invalid
     from cluster.registry.publish import Take
 
-    steps: dict[int, Pushed] = {}
-
-    def note_step(before: RegistryState, after: RegistryState, changed: frozenset[str]) -> None:
-        steps[after.version] = _step(before, after, changed)
-
     async with opened(client, empty=True) as registry:
         if careful:
             check_deletions(registry.state, project.entries)
-        registry.on_change(note_step)
         try:
             result = await registry.publish(
                 project.entries, "always", message=message, take=Take(take) if take else None, prune=prune
             )
-            await registry.reached(result.version)
         except Invalid as invalid:
             raise Invalid([project.locate(problem) for problem in invalid.problems]) from None
-    if not result.created and not result.changed:
-        return Pushed(result.version)
-    return steps[result.version]
+    changes = tuple(between(result.before, result.after))
+    return Pushed(result.version, result.created, changes, any(_keeps_code(each) for each in changes))
 
 
-def _step(before: RegistryState, after: RegistryState, changed: frozenset[str]) -> Pushed:
-    keeps = any(entry.kind in _RUNNING_CODE for id in changed if (entry := before.base.get(id)) is not None)
-    return Pushed(after.version, before.version < 0, between(before, after), keeps)
+def _keeps_code(change: EntryChange) -> bool:
+    """Whether processes may run that have the code of before."""
+    return change.before is not None and change.before.kind in _RUNNING_CODE
 
 
 async def take_back(client: Client, done: Pushed) -> int | None:

@@ -22,10 +22,7 @@ local function check_name(name)
 end
 
 local function scope_problem(scope)
-    if scope == EVENTUAL or scope == STRONG then
-        local text = (scope == EVENTUAL and "EVENTUAL" or "STRONG") .. " names are not in this version"
-        return errors.new("Unavailable", text .. "; use CONSISTENT, which every node sees", false)
-    elseif scope ~= nil and scope ~= LOCAL and scope ~= CONSISTENT then
+    if scope ~= nil and scope ~= LOCAL and scope ~= EVENTUAL and scope ~= CONSISTENT and scope ~= STRONG then
         return errors.new("Invalid", "unknown scope; use a constant of process.registry", false)
     end
     return nil

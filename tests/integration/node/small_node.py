@@ -22,6 +22,7 @@ from cluster.keys import Keys
 from cluster.names import Names
 from cluster.registry import Entry, Registry
 from cluster.subjects import Subjects
+from cluster.tasks import Tasks
 from node.env import EnvRegistry
 from node.host.vm import Vm, VmConfig
 from node.lua.dialect import transform
@@ -149,22 +150,28 @@ class Lua:
         return await self.result(await self.start(source, *args))
 
 
+async def at_once(revision: int, seconds: float) -> None:
+    """There is no other node to wait for."""
+
+
 @asynccontextmanager
 async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, directory: Path) -> AsyncIterator[Lua]:
     keys, subjects = Keys(cluster_name), Subjects(cluster_name)
     watch = PrefixWatch(etcd, keys.prefix, unloaded=[f"{keys.prefix}kv/"])
-    registry, names = Registry(etcd, watch, keys, NODE), Names(etcd, watch, keys, NODE)
+    registry = Registry(etcd, watch, keys, NODE)
     env = EnvRegistry({}, directory)
     stores = Stores(etcd, keys, env.lookup)
     screen = Screen()
     io = IoModule(screen, args=["one", "two words"])
     fences: dict[bytes, tuple[str, int]] = {}
     async with AsyncExitStack() as stack:
+        tasks = await stack.enter_async_context(Tasks("node"))
+        lease = await etcd.grant(60)
+        names = Names(etcd, watch, keys, NODE, tasks, lambda: lease.id, at_once)
         bus = await stack.enter_async_context(Bus([servers.nats_url], name=NODE, inbox=subjects.inbox(NODE)))
         events = EventBus(bus.data, subjects, NODE, 1)
         await stack.enter_async_context(watch)
         await stack.enter_async_context(registry)
-        lease = await etcd.grant(60)
         modules = [
             RegistryModule(registry, Permits(lambda id: registry.state.get(id), env.lookup, EVERY_NAMESPACE)),
             EventsModule(events),

@@ -12,12 +12,13 @@ import pytest
 
 from cluster.client import Client
 from cluster.embedded import EmbeddedServers
-from cluster.errors import Invalid
+from cluster.errors import CallTimeout, ClusterError, Invalid, OutcomeUnknown, Unavailable
+from cluster.registry import PublishResult, Registry
 from cluster.tasks import Tasks
 from node.cli.registry.changes import ids_by_sort
 from node.cli.registry.opening import opened
 from node.cli.registry.pushing import Pushed, push_project
-from node.cli.watching import push_on_save, push_saved
+from node.cli.watching import Watched, push_on_save, push_saved
 from node.modules import MODULES
 from node.project import load_project
 from node.settings import Settings
@@ -50,8 +51,9 @@ class App:
         return await push_project(self._client, load_project(self.directory, modules=MODULES))
 
     async def save(self, text: str) -> None:
+        watched = Watched(load_project(self.directory))
         self.write(text)
-        await push_saved(self._client, self.directory, (), Settings)
+        await push_saved(self._client, watched, (), Settings)
 
     async def ids(self) -> set[str]:
         async with opened(self._client) as registry:
@@ -73,6 +75,17 @@ async def test_a_push_names_what_it_changed(app: App) -> None:
     assert ids_by_sort(second.changes) == {"created": [], "updated": ["app:limits"], "deleted": []}
     third = await app.push(text.replace("rate: 2", "rate: 3").replace("function() end", "function() return 1 end"))
     assert (third.version, [each.id for each in third.changes], third.keeps_code) == (2, ["app:a"], True)
+
+
+async def test_a_push_is_told_also_when_it_is_not_seen_to_come_back(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """etcd goes away right after the commit, or the history is cut: the version is there all the same."""
+
+    async def late(*_: object, **__: object) -> None:
+        raise CallTimeout("registry version 0 (now at -1)", 1)
+
+    monkeypatch.setattr(Registry, "reached", late)
+    done = await app.push(HEAD + PLAIN)
+    assert (done.version, ids_by_sort(done.changes)["created"]) == (0, ["app:limits"])
 
 
 async def test_what_the_nodes_would_refuse_is_refused_with_file_and_line(app: App) -> None:
@@ -105,7 +118,7 @@ async def watched(client: Client, directory: Path) -> AsyncIterator[None]:
     """The directory's files are pushed when they are saved, as `wippy run --watch` and `wippy up` do."""
     stop = asyncio.Event()
     async with Tasks("test") as tasks:
-        watching = tasks.start(push_on_save(client, directory, (), stop, Settings), "watch")
+        watching = tasks.start(push_on_save(client, load_project(directory), (), stop, Settings), "watch")
         await asyncio.sleep(0.3)  # watchfiles does not say when it has begun
         yield
         stop.set()
@@ -163,6 +176,53 @@ class TestSaving:
                 assert registry.state.version == 0
             code.write_text("local x = 1\nreturn {main = function() end}\n")
             await until(lambda: said("v1: 1 updated (app:a)"), "the push")
+
+    async def test_a_text_of_any_name_is_pushed_when_it_is_saved(
+        self, app: App, client: Client, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        query = app.directory / "src" / "all.sql"
+        entry = "\n  - {name: all, kind: registry.entry, source: 'file://all.sql'}"
+        app.write(HEAD + PLAIN)
+        query.write_text("select 1")
+        await app.push(HEAD + PLAIN + entry)
+        said = Said(capsys)
+        async with watched(client, app.directory):
+            query.write_text("select 2")
+            await until(lambda: said("v1: 1 updated (app:all)"), "the push")
+            app.write(HEAD + PLAIN + entry + entry.replace("all", "one"))
+            await until(lambda: said("there is no file one.sql"), "the error")
+            query.with_name("one.sql").write_text("select 1")
+            await until(lambda: said("v2: 1 created (app:one)"), "what sets it right")
+
+    async def test_a_module_that_is_worked_on_elsewhere_is_pushed_when_it_is_saved(
+        self, app: App, client: Client, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        module = tmp_path_factory.mktemp("module")
+        text = "namespace: acme.tool\nentries: [{name: x, kind: registry.entry, rate: 1}]\n"
+        (module / "_index.yaml").write_text(text)
+        (app.directory / "wippy.lock").write_text(f"replacements: {{acme/tool: {module}}}\n")
+        await app.push(HEAD + PLAIN)
+        said = Said(capsys)
+        async with watched(client, app.directory):
+            (module / "_index.yaml").write_text(text.replace("1", "2"))
+            await until(lambda: said("v1: 1 updated (acme.tool:x)"), "the push")
+
+    @pytest.mark.parametrize(
+        "error", [CallTimeout("the registry", 1), OutcomeUnknown("no answer"), Unavailable("away")]
+    )
+    async def test_a_save_without_a_clear_answer_is_owed(
+        self, app: App, client: Client, monkeypatch: pytest.MonkeyPatch, error: ClusterError
+    ) -> None:
+        async def unanswered(*_: object, **__: object) -> PublishResult:
+            raise error
+
+        app.write(HEAD + PLAIN)
+        saved = Watched(load_project(app.directory))
+        with monkeypatch.context() as away:
+            away.setattr(Registry, "publish", unanswered)
+            assert not await push_saved(client, saved, (), Settings)
+        assert await push_saved(client, saved, (), Settings)
+        assert await app.ids() == {"app:limits"}
 
     async def test_what_is_saved_while_etcd_is_away_is_pushed_when_it_is_back(
         self, own_servers: EmbeddedServers, cluster_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -10,6 +10,7 @@ from cluster.etcd import Batch, KeyEvent, KeyValue
 from cluster.keys import Keys
 from cluster.members import Description, Member, Members, NodeState
 from cluster.names import Names
+from cluster.tasks import Tasks
 
 KEYS = Keys("unit")
 A1, B1 = "{a@h|1-1}", "{b@h|2-1}"
@@ -28,6 +29,10 @@ class Watch:
     def show(self, *events: KeyEvent, relist: bool = False) -> None:
         self.applied = max([self.applied, *(event.kv.mod_revision for event in events)])
         self.handler(Batch(self.applied, list(events), relist))
+
+
+async def at_once(revision: int, seconds: float) -> None:
+    """Every node shows everything."""
 
 
 def put(key: str, value: bytes, create: int, mod: int | None = None) -> KeyEvent:
@@ -78,7 +83,7 @@ def test_a_failing_observer_does_not_keep_the_copy_or_the_others_behind() -> Non
 
 
 def test_a_name_that_changed_hands_in_a_re_list_is_revoked_from_its_owner() -> None:
-    watch, names = watched(lambda w: Names(no_etcd(), w, KEYS, "a"))
+    watch, names = watched(lambda w: Names(no_etcd(), w, KEYS, "a", Tasks("test"), lambda: 7, at_once))
     changes: list[tuple[str, str | None, int]] = []
     revoked: list[tuple[str, str]] = []
     names.on_change(lambda *change: changes.append(change))

@@ -33,7 +33,7 @@ class World:
         self.processes: Any = []
         self.tasks = Tasks("test")
         self.waited: list[tuple[int, float]] = []
-        state = NodeState("n1", dict, self.converged, self.list, self.inspect, dict, list, list, list)
+        state = NodeState("n1", dict, self.converged, self.applied, self.list, self.inspect, dict, list, list, list)
         names: Any = self
         self.admin = Admin(state, self.ports, names, self.tasks)
 
@@ -51,6 +51,9 @@ class World:
     async def converged(self, version: int, timeout: float) -> dict[str, Any]:
         self.waited.append((version, timeout))
         return {"applied": version}
+
+    async def applied(self, revision: int, timeout: float) -> None:
+        self.waited.append((revision, timeout))
 
     async def inspect(self, pid: str) -> None:
         return None

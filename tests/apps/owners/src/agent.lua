@@ -31,6 +31,18 @@ function deeds.write(key, value)
     return told(rows:set(key, value))
 end
 
+function deeds.register(name, scope)
+    return told(process.registry.register(name, nil, process.registry[scope]))
+end
+
+function deeds.unregister(name, scope)
+    return told(process.registry.unregister(name, process.registry[scope]))
+end
+
+function deeds.lookup(name)
+    return told(process.registry.lookup(name))
+end
+
 --- Write without end, until the process is ended.
 function deeds.keep_writing(key, value)
     coroutine.spawn(function()
@@ -50,8 +62,9 @@ local function main()
     while true do
         local r = channel.select { inbox:case_receive(), signals:case_receive() }
         if r.channel == signals then
-            if r.value.reason ~= "the node may lose its lease" then -- one that pays no heed must be killed
-                return
+            local reason = tostring(r.value.reason)
+            if reason ~= "the node may lose its lease" and not reason:find("^name revoked") then
+                return -- who pays no heed to the others must be killed
             end
         else
             local arguments = r.value:payload():data()

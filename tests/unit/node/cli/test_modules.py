@@ -12,8 +12,9 @@ import pytest
 
 from node.cli.app import main
 from node.project import installing, load_project
-from node.project.contents import module_hash
+from node.project.contents import NoModule, module_hash
 from node.project.layout import Pin, read_layout
+from node.project.resolving import Request
 
 Said = Callable[..., tuple[int, str, str]]
 
@@ -357,3 +358,13 @@ class TestFailingHalfway:
         assert code == 1
         assert "another installation works in" in err
         assert said("add", "acme/jobs", "--from", str(shelf))[0] == 0
+
+    def test_what_another_pinned_after_the_plan_was_made_is_not_lost(self, said: Said, shelf: Path) -> None:
+        layout = read_layout(Path.cwd(), {})
+        late = installing.plan(layout, Request(added={"acme/jobs": "*"}, directory=shelf))
+        assert said("add", "acme/second", "--from", str(shelf))[0] == 0
+        before = everything(Path.cwd())
+        with pytest.raises(NoModule, match=r"wippy\.lock was changed meanwhile; try again"):
+            installing.carry_out(late)
+        assert everything(Path.cwd()) == before
+        assert "acme/second" in pins()

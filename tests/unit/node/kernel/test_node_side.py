@@ -65,15 +65,6 @@ def test_a_default_scope_comes_from_the_configuration() -> None:
     assert asked == [2]
 
 
-def test_scopes_that_are_not_there_are_unavailable_by_name(world: World) -> None:
-    kind, message = world.main(
-        'local _, err = process.registry.register("x", nil, process.registry.STRONG) return { err:kind(), '
-        "err:message() }"
-    )
-    assert kind == b"Unavailable"
-    assert b"STRONG" in message
-
-
 def test_list_and_inspect_show_what_lives(world: World) -> None:
     world.entry("app:wait", WAITING)
     pid = world.spawn("app:wait")

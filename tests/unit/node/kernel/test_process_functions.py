@@ -152,13 +152,11 @@ EXISTS = failed("AlreadyExists")
         ("return v(process.with_options({ ['temporal.workflow.id'] = 'x' }))", UNAVAILABLE),
         ("return v(process.with_options({}):with_actor({}))", UNAVAILABLE),
         ("return v(process.with_options({}):with_scope({}))", UNAVAILABLE),
-        ("return v(process.registry.register('n', nil, process.registry.EVENTUAL))", UNAVAILABLE),
-        ("return v(process.registry.register('n', nil, process.registry.STRONG))", UNAVAILABLE),
-        ("return v(process.registry.unregister('n', process.registry.STRONG))", failed("Unavailable", False)),
         # names
         ("return v(process.registry.register('', nil))", INVALID),
         ("return v(process.registry.register('{n}', nil))", INVALID),
         ("return v(process.registry.register('n', nil, 9))", INVALID),
+        ("return v(process.registry.unregister('n', 9))", failed("Invalid", False)),
         ("return v(process.registry.lookup('nobody'))", NOT_FOUND),
     ],
 )

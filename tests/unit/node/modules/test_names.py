@@ -1,4 +1,4 @@
-"""process.registry: names in the served scopes, and clear words about the others."""
+"""process.registry: names in every scope, and what their callers are told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import NameTaken, Unavailable
+from cluster.errors import CallTimeout, NameTaken, Unavailable
 from cluster.names import Registered, Scope
 from node.modules.names import NamesModule
 
@@ -27,7 +27,7 @@ class FakeNames:
                 return Registered(self.held[name, scope][0], 5, scope)
         return None
 
-    async def register(self, name: str, pid: str, scope: Scope, lease: int = 0) -> Registered:
+    async def register(self, name: str, pid: str, scope: Scope, lease: int = 0, timeout: float = 5.0) -> Registered:
         if self.raising is not None:
             raise self.raising
         if self.held.setdefault((name, scope), (pid, lease))[0] != pid:
@@ -67,12 +67,16 @@ class TestRegister:
         assert error[b"kind"] == b"AlreadyExists"
         assert error[b"details"] == {b"by": OWN}
 
-    @pytest.mark.parametrize(("scope", "word"), [(1, b"EVENTUAL"), (3, b"STRONG")])
-    async def test_scopes_not_served_are_unavailable_by_name(self, asker: Any, scope: int, word: bytes) -> None:
-        error = await asker.error("names", "register", b"room", OWN, scope)
-        assert (error[b"kind"], error[b"retryable"]) == (b"Unavailable", False)
-        assert word in error[b"message"]
-        assert b"CONSISTENT" in error[b"message"]
+    @pytest.mark.parametrize("scope", list(Scope))
+    async def test_every_scope_is_served(self, asker: Any, names: FakeNames, scope: Scope) -> None:
+        assert await asker.value("names", "register", b"room", OWN, int(scope)) is True
+        assert names.held == {("room", scope): (OWN.decode(), LEASE)}
+
+    async def test_a_strong_name_not_seen_everywhere_in_time_is_a_timeout(self, asker: Any, names: FakeNames) -> None:
+        names.raising = CallTimeout("waiting for revision 7 on n2", 10)
+        error = await asker.error("names", "register", b"room", OWN, int(Scope.STRONG))
+        assert error[b"kind"] == b"Timeout"
+        assert b"n2" in error[b"message"]
 
     @pytest.mark.parametrize("scope", [4, -1, True, b"LOCAL", 1.5])
     async def test_what_is_no_scope_is_invalid(self, asker: Any, scope: Any) -> None:

@@ -1,4 +1,4 @@
-"""Locks of real nodes: free when the holder's node is gone, and no write of a holder that overslept its lease."""
+"""Locks and names of real nodes: free when their node is gone, and no write of a holder that overslept its lease."""
 
 from __future__ import annotations
 
@@ -58,6 +58,39 @@ def test_a_lock_is_of_one_holder_in_the_cluster_and_the_command_line_shows_it(ag
     assert agents.tell("node-2", "fence", "orders")["value"] > first
     assert agents.tell("node-2", "release", "orders") == {"value": True}
     assert agents.held() == {}
+
+
+def test_names_of_every_scope_reach_every_node(agents: Agents) -> None:
+    for scope in ("EVENTUAL", "CONSISTENT", "STRONG"):
+        name = f"name {scope}"
+        assert agents.tell("node-1", "register", name, scope) == {"value": True}
+        pid = agents.tell("node-1", "lookup", name)["value"]
+        if scope == "STRONG":  # no need to wait: every node has it
+            assert agents.tell("node-3", "lookup", name) == {"value": pid}
+        eventually(
+            lambda name=name, pid=pid: agents.tell("node-2", "lookup", name) == {"value": pid},
+            within=5,
+            what=f"node-2 knows {name}",
+        )
+        assert agents.tell("node-2", "register", name, scope)["kind"] == "AlreadyExists"
+        assert agents.tell("node-1", "unregister", name, scope) == {"value": True}
+        assert agents.tell("node-1", "lookup", name)["kind"] == "NotFound"
+
+
+def test_a_strong_name_waits_for_a_node_that_hangs_until_that_is_gone(agents: Agents) -> None:
+    stopped = agents.pids["node-3"]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        told = agents.call("agent@node-1", "register", ["strong", "STRONG"], gateway="node-1", timeout=20.0)
+        assert told == {"value": True}
+        assert time.monotonic() - began > 1, "it did not wait for node-3"
+        pid = agents.tell("node-1", "lookup", "strong")["value"]
+        assert agents.tell("node-2", "lookup", "strong") == {"value": pid}
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert agents.tell("node-1", "unregister", "strong", "STRONG") == {"value": True}
+    eventually(lambda: agents.tell("node-3", "lookup", "strong"), within=20, what="node-3 is back")
 
 
 def test_a_holder_that_overslept_its_lease_writes_nothing_more(agents: Agents) -> None:

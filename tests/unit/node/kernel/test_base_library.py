@@ -1,0 +1,40 @@
+"""The base library is what docs/modules.md says, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.luaworld import World
+
+PAGE = Path(__file__).parents[4] / "docs" / "modules.md"
+LIBRARIES = ("string", "table", "math", "os", "coroutine")
+ABSENT = """load loadstring loadfile dofile collectgarbage rawlen debug package io utf8 python module
+    newproxy setfenv getfenv
+    jit bit32 ffi K turns arg""".split()  # noqa: SIM905 - easier to read
+
+
+def written() -> dict[str, set[str]]:
+    """The names in the table of the page, by library."""
+    section = PAGE.read_text(encoding="utf-8").split("## The base library")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `?(\w+)`? \| (`.*`) \|$", section, re.MULTILINE)
+    return {library: set(re.findall(r"`([^`]+)`", names)) for library, names in rows}
+
+
+def test_each_library_has_what_is_written() -> None:
+    for library in LIBRARIES:
+        names = World().main(
+            f"local names = {{}} for name in pairs({library}) do names[#names + 1] = name end return names"
+        )
+        assert {name.decode() for name in names} == written()[library]
+
+
+def test_every_base_function_is_there_and_nothing_that_reaches_out() -> None:
+    present = World().main(
+        "local found = {} for _, name in ipairs({ ... }) do if _G[name] ~= nil then found[#found + 1] = name end end "
+        "return table.concat(found, ' ')",
+        *(name.encode() for name in sorted(written()["base"]) + ABSENT),
+    )
+    assert set(present.decode().split()) == written()["base"]
+    for call in ("string.dump", "os.execute", "os.exit", "os.getenv", "os.remove", "os.rename", "os.tmpname"):
+        assert World().main(f"return {call} == nil") is True
