@@ -4,7 +4,7 @@
 #   make test    all tests (TESTS="tests/unit -k pid" runs some)
 #   make lint    style and types
 #   make bench   the benchmarks (FIGURES="spawn remote_one_way" runs some)
-#   make chaos   the tests that kill servers and nodes
+#   make chaos   the tests that kill servers and nodes, at full length
 #
 # PYTHON=python3.12 chooses the interpreter, VENV=dir the place of the virtual environment.
 
@@ -42,7 +42,7 @@ bench: $(VENV)/.tests
 	@$(BIN)/python -m tests.bench $(FIGURES)
 
 chaos: $(VENV)/.tests
-	@$(BIN)/python -m pytest -m chaos $(TESTS)
+	@WIPPY_CHAOS=full $(BIN)/python -m pytest -m chaos $(TESTS)
 
 clean:
 	rm -rf $(VENV)

@@ -6,7 +6,7 @@ whoever hears in a digest that a node is further than what it knows. A node that
 Views of all nodes agree once every node has heard the last word of every other: eventually, not at every moment.
 
     local  join, leave, process ended     -> Announce to all peers, Tell
-    peer   came                           -> SendState to it: both do, so both know all
+    peer   came                           -> Ask it: both do, so both know all
            left                           -> its members are gone, Tell
     heard  the next change                -> applied, Tell
            an old or repeated one         -> nothing
@@ -98,6 +98,7 @@ class GroupsCore:
     def __init__(self, node: str, generation: int) -> None:
         self._node = node
         self._own = View(generation)
+        self._by_pid: dict[str, dict[str, int]] = {}
         self._peers: dict[str, int] = {}
         self._views: dict[str, View] = {}
         self._asked: set[str] = set()
@@ -134,14 +135,14 @@ class GroupsCore:
 
     def join(self, pid: str, groups: Iterable[str]) -> list[Action]:
         """The process joins each of the groups, one more time where it is a member."""
-        counts = self._counts_of(pid)
+        counts = dict(self._by_pid.get(pid, {}))
         for group in groups:
             counts[group] = counts.get(group, 0) + 1
         return self._set_local(pid, counts)
 
     def leave(self, pid: str, groups: Iterable[str]) -> list[Action]:
         """The process leaves those of the groups it is in, once each. Raises NotMember when it is in none."""
-        counts = self._counts_of(pid)
+        counts = dict(self._by_pid.get(pid, {}))
         left = False
         for group in groups:
             if counts.get(group, 0) > 0:
@@ -152,7 +153,7 @@ class GroupsCore:
         return self._set_local(pid, counts)
 
     def process_ended(self, pid: str) -> list[Action]:
-        return self._set_local(pid, dict.fromkeys(self._counts_of(pid), 0))
+        return self._set_local(pid, dict.fromkeys(self._by_pid.get(pid, ()), 0))
 
     # -- what happens to peers, and what they say
 
@@ -161,7 +162,7 @@ class GroupsCore:
         actions = self.peer_left(node) if self._peers.get(node, incarnation) != incarnation else []
         self._peers[node] = incarnation
         self._asked.discard(node)
-        return [*actions, SendState(node)]
+        return [*actions, *self._ask(node)]
 
     def peer_left(self, node: str) -> list[Action]:
         self._peers.pop(node, None)
@@ -177,12 +178,15 @@ class GroupsCore:
         if view is None or view.generation < generation:
             if seq != 1:
                 return self._ask(node)
-            return self.state(node, generation, 1, _applied({}, changes))
+            view = View(generation)
+            _apply(view.counts, changes)
+            return self.state(node, generation, 1, view.counts)
         if view.generation > generation or seq <= view.seq:
             return []
         if seq != view.seq + 1:
             return self._ask(node)
-        return self._replace(node, View(generation, seq, _applied(view.counts, changes)))
+        view.seq = seq
+        return _apply(view.counts, changes)
 
     def state(self, node: str, generation: int, seq: int, counts: Mapping[str, Mapping[str, int]]) -> list[Action]:
         """A peer told everything it has at its number ``seq``."""
@@ -210,19 +214,18 @@ class GroupsCore:
     def _all(self) -> list[View]:
         return [self._own, *self._views.values()]
 
-    def _counts_of(self, pid: str) -> dict[str, int]:
-        return {group: members[pid] for group, members in self._own.counts.items() if pid in members}
-
     def _set_local(self, pid: str, counts: Mapping[str, int]) -> list[Action]:
-        before = self._counts_of(pid)
+        before = self._by_pid.get(pid, {})
         changes = tuple(Change(group, pid, now) for group, now in counts.items() if before.get(group, 0) != now)
         if not changes:
             return []
-        former = self._own.counts
+        kept = {group: times for group, times in counts.items() if times}
+        if kept:
+            self._by_pid[pid] = kept
+        else:
+            self._by_pid.pop(pid, None)
         self._own.seq += 1
-        self._own.counts = _applied(former, changes)
-        touched = {change.group for change in changes}
-        return [Announce(self._own.seq, changes), *_differences(former, self._own.counts, touched)]
+        return [Announce(self._own.seq, changes), *_apply(self._own.counts, changes)]
 
     def _replace(self, node: str, view: View) -> list[Action]:
         before = self._views.get(node)
@@ -240,32 +243,28 @@ class GroupsCore:
         return [Ask(node)]
 
 
-def _applied(counts: Counts, changes: Iterable[Change]) -> Counts:
-    """The counts after the changes; groups that nothing touched are shared with the former."""
-    result = dict(counts)
-    copied: set[str] = set()
+def _apply(counts: Counts, changes: Iterable[Change]) -> list[Action]:
+    """Make the changes; what to tell of them. Its time does not grow with the members there are."""
+    told: list[Action] = []
     for change in changes:
-        if change.group not in copied:
-            copied.add(change.group)
-            result[change.group] = dict(result.get(change.group, {}))
-        members = result[change.group]
+        members = counts.setdefault(change.group, {})
+        more = change.count - members.get(change.pid, 0)
         if change.count > 0:
             members[change.pid] = change.count
         else:
             members.pop(change.pid, None)
-    for group in copied:
-        if not result[group]:
-            del result[group]
-    return result
+            if not members:
+                del counts[change.group]
+        if more:
+            told.append(Tell(more > 0, change.group, (change.pid,) * abs(more)))
+    return told
 
 
-def _differences(before: Counts, after: Counts, groups: Iterable[str] | None = None) -> list[Action]:
+def _differences(before: Counts, after: Counts) -> list[Action]:
     """What to tell, group by group: first who left."""
     told: list[Action] = []
-    for group in sorted(set(before) | set(after) if groups is None else groups):
+    for group in sorted({*before, *after}):
         was, now = before.get(group, {}), after.get(group, {})
-        if was is now:
-            continue
         for joined, more, fewer in ((False, was, now), (True, now, was)):
             pids = [pid for pid in sorted(more) for _ in range(more[pid] - fewer.get(pid, 0))]
             if pids:

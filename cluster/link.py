@@ -10,7 +10,7 @@ Here is no socket, clock or task: the shell (``cluster.links``) feeds events wit
 
     event                      in which state     what happens
     -----------------------    ---------------    ----------------------------------------------------------
-    pair(own, peer)            any                an open session ends; the new pair starts at n = 1
+    pair(own, peer)            any                an open session ends; a new pair starts at n = 1, the former goes on
     send(packed)               open               queued; Unavailable in any other state or beyond the hard limits
     frames(now)                open               frames that go again, then the queue as new ones
     reconnected(now)           open               everything unacknowledged goes again
@@ -129,6 +129,7 @@ class LinkCore:
         self.own_epoch = 0
         self.peer_epoch = 0
         self.n = 1
+        self._former = (0, 0, 0)
         self.ack_due: float | None = None
         self._rejected = False
         self._doubt = False
@@ -172,10 +173,16 @@ class LinkCore:
         told = self._tell(reason)
         if own_epoch != self.own_epoch:
             self._doubt = False
+        if self.own_epoch and self.peer_epoch:
+            self._former = (self.own_epoch, self.peer_epoch, self.n)
         self.own_epoch, self.peer_epoch = own_epoch, peer_epoch
         self._rejected = False
-        self._start_session(1, confirmed=True)
-        return told
+        if self._former[:2] != (own_epoch, peer_epoch):
+            self._start_session(1, confirmed=True)
+            return told
+        # this node could not receive for a while: the peer may still be in the session that ended here
+        self._start_session(self._former[2] + 1, confirmed=False)
+        return [*told, self._ack()]
 
     def doubt(self) -> list[Action]:
         """This node's lease may be over: tell the watchers, say nothing to the peer."""

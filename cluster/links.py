@@ -173,9 +173,10 @@ class Links:
         """
         former, self._subscription = self._subscription, None
         self.end("this node registered anew")
-        # Before the subscription: a frame that comes with it must find the epoch it is for.
+        # Before the subscription: a frame that comes with it must find the epoch it is for, and be answered.
         self._epoch = epoch
         self._in_doubt = False
+        self._sending = True
         self._pair_all()
         try:
             self._subscription = await self._connection.subscribe(
@@ -190,7 +191,6 @@ class Links:
         finally:
             if former is not None:
                 await former.close()
-        self._sending = True
 
     def end(self, reason: str) -> None:
         """This node's epoch is over: every link closes, and nothing is sent until the next ``open``."""

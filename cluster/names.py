@@ -121,7 +121,7 @@ class Names:
         self._revoked: Handlers[str, str] = Handlers("revoked name")
         self._tasks = tasks
         self._everywhere = everywhere
-        self._pursuits = Pursuits(etcd, watch, tasks, lease, self._is_missing, self._is_wanted, self._refused)
+        self._pursuits = Pursuits(etcd, watch, tasks, lease, self._is_missing, self._refused)
         watch.subscribe(keys.names, self._apply)
 
     def on_change(self, handler: NameChange) -> None:
@@ -254,10 +254,16 @@ class Names:
     def _refused(self, wanted: Wanted, found: bytes) -> None:
         """Somebody else has the name; or the process itself, in another scope."""
         wish = self._wishes.get(wanted.name)
-        if wish is not None and self._is_wanted(wanted):
-            self._drop_wish(wanted.name, wish.pid)
-            if _read_value(found)[0] != wish.pid:
-                self._revoke(wanted.name, wish.pid)
+        if wish is None or not self._is_wanted(wanted) or self._is_left_over(wanted.name, *_read_value(found)):
+            return
+        self._drop_wish(wanted.name, wish.pid)
+        if _read_value(found)[0] != wish.pid:
+            self._revoke(wanted.name, wish.pid)
+
+    def _is_left_over(self, name: str, pid: str, scope: Scope) -> bool:
+        """Whether a key was made for a process of this node that gave the name back before it was there."""
+        wish = self._wishes.get(name)
+        return scope is Scope.EVENTUAL and self._is_own(pid) and (wish is None or wish.pid != pid)
 
     # -- cluster names
 
@@ -354,8 +360,7 @@ class Names:
                 continue
             pid, scope = _read_value(event.kv.value)
             self._set_cluster(name, Registered(pid, event.kv.mod_revision, scope, event.kv.lease))
-            if scope is Scope.EVENTUAL and name not in self._wishes and self._is_own(pid):
-                # an answer was lost, and nobody wants it any more
+            if self._is_left_over(name, pid, scope):
                 self._tasks.start(self._release_cluster(name, pid), f"release name {name}")
 
     def _set_cluster(self, name: str, registered: Registered | None) -> None:
@@ -371,6 +376,8 @@ class Names:
         if wish is not None and registered is None:
             self._pursue(name, wish.pid)
         elif wish is not None and registered is not None and registered.pid != wish.pid:
+            if self._is_left_over(name, registered.pid, registered.scope):
+                return
             self._drop_wish(name, wish.pid)
             self._revoke(name, wish.pid)
         elif wish is None and before is not None and (registered is None or registered.pid != before.pid):

@@ -21,6 +21,8 @@ log = structlog.get_logger("wippy.names")
 
 FIRST_PAUSE, LAST_PAUSE = 0.2, 2.0
 SHOWN_WITHIN = 5.0
+AT_ONCE = 64
+"""Names that are asked for at a time: after the loss of a lease there may be thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,8 @@ class Wanted:
 
 
 class Pursuits:
-    """``lease`` gives the lease of this node now; ``is_wanted`` says whether a wish still stands, ``is_missing``
-    whether it does and the own copy does not show it; ``refused`` is told the value of another holder."""
+    """``lease`` gives the lease of this node now; ``is_missing`` says whether a wish still stands and the own copy does
+    not show it; ``refused`` is told the value of another holder. A key that comes too late is the owner's to delete."""
 
     def __init__(
         self,
@@ -43,7 +45,6 @@ class Pursuits:
         tasks: Tasks,
         lease: Callable[[], int],
         is_missing: Callable[[Wanted], bool],
-        is_wanted: Callable[[Wanted], bool],
         refused: Callable[[Wanted, bytes], None],
     ) -> None:
         self._etcd = etcd
@@ -51,9 +52,9 @@ class Pursuits:
         self._tasks = tasks
         self._lease = lease
         self._is_missing = is_missing
-        self._is_wanted = is_wanted
         self._refused = refused
         self._running: set[Wanted] = set()
+        self._room = asyncio.Semaphore(AT_ONCE)
 
     def begin(self, wanted: Wanted) -> None:
         """Pursue the name, unless that is going on already."""
@@ -66,7 +67,8 @@ class Pursuits:
         try:
             while self._is_missing(wanted):
                 try:
-                    await self._try(wanted)
+                    async with self._room:
+                        await self._try(wanted)
                     if not self._is_missing(wanted):
                         return
                 except ClusterError as error:
@@ -83,7 +85,5 @@ class Pursuits:
         holding = await owned.create(self._etcd, wanted.key, wanted.value, self._lease())
         if holding.kv.value != wanted.value:
             self._refused(wanted, holding.kv.value)
-        elif not self._is_wanted(wanted):
-            await owned.delete(self._etcd, wanted.key, holding.token)
         elif holding.ours:  # else it is under a former lease of this node, and ends with that
             await self._watch.reached(holding.token, SHOWN_WITHIN)

@@ -84,21 +84,25 @@ async def settled(
     deadline = now() + timeout
     serving = _serving(await members())
     waiting = _Waiting(version, frozenset(serving))
+
+    async def look(member: Member, seconds: float) -> None:
+        waiting.note(member.node, await _answer(ask, member, seconds))
+        if waiting.is_settled(member.node):
+            on_settled(waiting.outcomes[member.node])
+
     while True:
         open_members = waiting.open(serving)
         left = deadline - now()
         if not open_members or left <= 0:
             return waiting.outcomes
         slice = min(SLICE, left)
-        answers = await asyncio.gather(*(_answer(ask, member, slice) for member in open_members))
-        for member, answer in zip(open_members, answers, strict=True):
-            waiting.note(member.node, answer)
-            if waiting.is_settled(member.node):
-                on_settled(waiting.outcomes[member.node])
+        await asyncio.gather(*(look(member, slice) for member in open_members))
         if waiting.open(serving):
             await asyncio.sleep(min(POLL, max(deadline - now(), 0.0)))
-        with contextlib.suppress(Unavailable):  # etcd is away: the nodes are those we know, and NATS still answers
-            serving = _serving(await members())
+        with contextlib.suppress(Unavailable, TimeoutError):
+            # when etcd is away the nodes are those we know, and NATS still answers
+            async with asyncio.timeout(slice):
+                serving = _serving(await members())
 
 
 def _serving(members: list[Member]) -> dict[str, Member]:

@@ -36,6 +36,7 @@ from node.convergence import Convergence
 from node.deadletters import DeadLetters
 from node.doorman import Doorman
 from node.env import EnvRegistry
+from node.groups import Groups
 from node.host import VmConfig, Watchdog
 from node.hosts import Hosts
 from node.kinds import CAPABILITY
@@ -49,9 +50,10 @@ from node.modules.env import EnvModule
 from node.modules.events import EventsModule
 from node.modules.io import IoModule
 from node.modules.locks import LocksModule
-from node.modules.logger import LoggerModule
+from node.modules.logger import LoggerModule, lowest_shown
 from node.modules.names import NamesModule
 from node.modules.permits import EVERY_NAMESPACE, Permits
+from node.modules.pg import PgModule
 from node.modules.registry import RegistryModule
 from node.modules.store import StoreModule
 from node.modules.system import Facts, SystemModule
@@ -123,6 +125,10 @@ def build_parts(
     holders = LockHolders(locks, keys, lease, router.route)
     owners = Owners(supervisor, holders)
     halves = load_halves()
+    groups = Groups(
+        name, incarnation, router.route, members.all, env.lookup, tasks, max_message=settings.limits.max_message
+    )
+    router.ports.serve(groups.address, groups.accept)
     scope = _default_scope(settings, embedded)
     io = IoModule(output, args=options.args)
     dispatcher = Dispatcher(
@@ -138,6 +144,7 @@ def build_parts(
             LoggerModule(min_level=settings.logmanager.min_level),
             NamesModule(names, name, lambda: keeper.lease.id, default_scope=scope),
             LocksModule(locks, lease),
+            PgModule(groups, router.is_congested),
             SystemModule(
                 Facts(
                     node=name,
@@ -163,6 +170,7 @@ def build_parts(
             mailbox_limit=settings.limits.mailbox_limit,
             mailbox_policy=settings.limits.mailbox_policy,
             max_message=settings.limits.max_message,
+            log_level=lowest_shown(settings.logmanager.min_level),
             default_scope=int(scope),
         ),
         lambda entry: _code(registry.state, entry),
@@ -173,7 +181,7 @@ def build_parts(
         io.terminals,
         owners,
     )
-    convergence = Convergence([Variables(env), stores, hosts, supervisor])
+    convergence = Convergence([Variables(env), stores, groups, hosts, supervisor])
     doorman = Doorman(router, name, incarnation)
     door = Door(bus.data, subjects, name, incarnation, doorman.accept, max_message=settings.limits.max_message)
     room = Room(etcd)
@@ -221,6 +229,7 @@ def build_parts(
         names=names,
         claims=claims,
         locks=locks,
+        groups=groups,
         keeper=keeper,
         ownership=ownership,
         links=links,
@@ -257,6 +266,7 @@ def _wire(parts: Parts, owners: Owners, holders: LockHolders, tasks: Tasks) -> N
     router, hosts, names = parts.router, parts.hosts, parts.names
     parts.links.on_envelopes(router.from_link)
     parts.links.on_down(router.node_down)
+    parts.links.on_down(parts.groups.link_closed)
     parts.links.on_congestion(router.congestion)
     names.on_change(router.name_changed)
     names.on_revoked(lambda name, pid: _revoke(parts, name, pid))
@@ -264,6 +274,7 @@ def _wire(parts: Parts, owners: Owners, holders: LockHolders, tasks: Tasks) -> N
     router.applied = lambda: parts.members.applied
     hosts.on_ended(lambda pid, error: _release_names(parts, tasks, pid))
     hosts.on_ended(lambda pid, error: holders.process_ended(pid))
+    hosts.on_ended(lambda pid, error: parts.groups.process_ended(pid))
 
     def registry_changed(before: RegistryState, after: RegistryState, changed: frozenset[str]) -> None:
         code = {one for one in changed if _is_code(before, one) or _is_code(after, one)}
@@ -278,9 +289,10 @@ def _wire(parts: Parts, owners: Owners, holders: LockHolders, tasks: Tasks) -> N
     def member_changed(before: Member | None, after: Member | None) -> None:
         for event in member_events(before, after):
             parts.events.send_local(event.system, event.kind, event.path, event.data)
+        parts.groups.member_changed(before, after)
         router.nodes_changed(frozenset(member.node for member in parts.members.all()))
         if before is not None and after is None and parts.is_own(before):
-            parts.ownership.on_unregistered()
+            parts.ownership.on_unregistered(before.epoch)
 
     parts.registry.on_change(registry_changed)
     parts.members.on_change(member_changed)

@@ -21,7 +21,7 @@ from cluster.envelope import Kind, error_map, to_text
 from cluster.registry import Entry
 from cluster.tasks import Tasks
 from node.balance import effective_workers
-from node.host import Vm, VmConfig
+from node.host import Vm, VmConfig, VmGone
 from node.host.boundary import Item, Out
 from node.host.vm import StepObserver
 from node.limits import Sizing
@@ -155,11 +155,11 @@ class Hosts:
     async def processes(self) -> list[dict[str, Any]]:
         """All processes of the node, host by host."""
         workers = self._answering()
-        listed = await asyncio.gather(*(worker.vm.query(b"list") for worker in workers))
+        listed = await asyncio.gather(*(_ask(worker, b"list") for worker in workers))
         return [
             {**to_text(process), "worker": worker.number}
             for worker, some in zip(workers, listed, strict=True)
-            for process in some
+            for process in some or ()
         ]
 
     async def inspect(self, pid: str, slot: int) -> dict[str, Any] | None:
@@ -167,7 +167,7 @@ class Hosts:
         for running in self._running.values():
             for worker in running.answering():
                 if worker.vm.slot == slot:
-                    return _shown(await worker.vm.query(b"inspect", pid.encode()), running, worker)
+                    return _shown(await _ask(worker, b"inspect", pid.encode()), running, worker)
         return None
 
     def _answering(self) -> list[Worker]:
@@ -193,16 +193,22 @@ class Hosts:
     async def _end_if_empty(self, running: Host, worker: Worker) -> None:
         """A retiring worker ends when nothing lives in it and nothing is on its way there."""
         stats = worker.vm.stats()
-        if not stats.failed:
-            try:
-                if stats.processes or stats.waiting_in or not await worker.vm.query(b"idle"):
-                    return
-            except TimeoutError:
+        if not stats.failed and (stats.processes or stats.waiting_in):
+            return
+        slot = worker.vm.slot
+        worker.ending = True  # from here on nothing new starts there, and then it is asked
+        self._router.closing.add(slot)
+        try:
+            if not stats.failed and not await _ask(worker, b"idle"):
                 return
-        if worker.retiring and worker in running.workers:
-            worker.ending = True
-            await self._end(running, worker)
-            log.info("worker ended", host=running.host_id, worker=worker.number, workers=len(running.workers))
+            if worker.retiring and worker in running.workers:
+                await self._end(running, worker)
+                log.info("worker ended", host=running.host_id, worker=worker.number, workers=len(running.workers))
+        except TimeoutError:
+            log.debug("worker does not say whether it is idle", host=running.host_id, worker=worker.number)
+        finally:
+            worker.ending = False
+            self._router.closing.discard(slot)
 
     async def _start(self, host: str, entry: Entry | None, wanted: Sizing) -> None:
         running = Host(host, entry, wanted.config, wanted.workers)
@@ -235,7 +241,8 @@ class Hosts:
             running.config = wanted.config
             for worker in running.workers:
                 worker.vm.change(wanted.config)
-        if wanted.workers == running.asked:
+        enough = effective_workers(wanted.workers, self._cores)
+        if wanted.workers == running.asked and len(running.staying()) == enough:
             return
         running.asked = wanted.workers
         number = self._effective(running)
@@ -285,6 +292,11 @@ class Hosts:
 
     async def _end(self, running: Host, worker: Worker) -> None:
         """End a worker, its processes first. Its slot is free afterwards."""
+        async with worker.end:
+            if worker in running.workers:
+                await self._end_once(running, worker)
+
+    async def _end_once(self, running: Host, worker: Worker) -> None:
         vm = worker.vm
         await vm.stop("host stopping", STOP_GRACE)
         if not vm.failed:
@@ -345,9 +357,18 @@ class Hosts:
             callback(item[1], None if item[3] is None else to_text(item[3]))
 
 
+async def _ask(worker: Worker, what: bytes, argument: Any = None) -> Any:
+    """What its VM shows; None when it ends meanwhile. Raises TimeoutError."""
+    try:
+        return await worker.vm.query(what, argument)
+    except VmGone:
+        return None
+
+
 async def _refresh(worker: Worker) -> None:
-    told, mail = await asyncio.gather(worker.vm.query(b"counters"), worker.vm.query(b"mail"))
-    worker.counters = Counters.of(to_text(told), int(mail))
+    told, mail = await asyncio.gather(_ask(worker, b"counters"), _ask(worker, b"mail"))
+    if told is not None and mail is not None:
+        worker.counters = Counters.of(to_text(told), int(mail))
 
 
 def _shown(found: Any, running: Host, worker: Worker) -> dict[str, Any] | None:

@@ -270,7 +270,8 @@ async def _execute(options: NodeOptions, entry: str, parts: Parts) -> int:
     except ValueError as error:
         raise CannotRun(str(error)) from None
     if host is None:
-        raise CannotRun("the application has no terminal.host; add an entry of that kind, or name a host with --host")
+        remedy = "`wippy add wippy/terminal` brings one, or add an entry of that kind, or name a host with --host"
+        raise CannotRun(f"the application has no terminal.host; {remedy}")
     await parts.supervisor.settled(SETTLE)
     parts.hold_logs(host)
     execution = Execution(parts.router.ports, options.node)

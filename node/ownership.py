@@ -58,21 +58,24 @@ class Ownership:
         self._exit_process = exit_process
         self._owner: Owner | None = None
         self._reach: Reach | None = None
-        self._register: Callable[[], Awaitable[None]] | None = None
+        self._register: Callable[[bool], Awaitable[int]] | None = None
         self._forget: Callable[[int], None] = lambda lease: None
         self._serving = False
         self._ending = False
         self._losses = 0
+        self._ended_epoch = 0
+        self._phase = Phase.HELD
+        self._silent = False
         self._rejoined_after = 0
         self._rejoining: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self.rejoins = 0
 
     def bind(
-        self, owner: Owner, reach: Reach, register: Callable[[], Awaitable[None]], forget: Callable[[int], None]
+        self, owner: Owner, reach: Reach, register: Callable[[bool], Awaitable[int]], forget: Callable[[int], None]
     ) -> None:
-        """``register`` registers the node, under a new lease when the former is lost; ``forget`` drops what
-        hung on a lost one."""
+        """``register(anew)`` registers the node and gives the epoch, ``anew``: under a new lease, the former is lost and
+        nothing owned under it lives. ``forget`` drops what hung on a lost lease."""
         self._owner, self._reach, self._register, self._forget = owner, reach, register, forget
 
     def begin(self) -> None:
@@ -94,12 +97,12 @@ class Ownership:
     def on_phase(self, phase: Phase, lease: int) -> None:
         if self._owner is None or self._reach is None:
             return
+        self._phase = phase
         match phase:
             case Phase.HELD if self._losses > self._rejoined_after:
                 pass  # a new lease; what may be done under it begins with the registration
             case Phase.HELD:
-                self._reach.resume()
-                self._owner.sure()
+                self._go_on()
             case Phase.CANCEL:
                 log.warning("the lease is not renewed; owned work is cancelled", lease=f"{lease:x}")
                 self._owner.in_doubt()
@@ -109,6 +112,7 @@ class Ownership:
             case Phase.DOUBT:
                 # also the first to be told, when the process was suspended past the others
                 log.error("the lease may be over; nothing is sent or owned until it answers", lease=f"{lease:x}")
+                self._silent = True
                 self._reach.doubt()
                 self._stop_owned()
             case Phase.LOST:
@@ -119,6 +123,7 @@ class Ownership:
         self._news.set()
         if self._owner is None or self._reach is None:
             return
+        self._silent = False
         self._reach.end("the lease of this node is lost")
         self._forget(lease)
         if self._ending:
@@ -127,11 +132,21 @@ class Ownership:
         log.error("the lease is lost; the node registers again when its owned work has ended", lease=f"{lease:x}")
         self._begin_rejoin()
 
-    def on_unregistered(self) -> None:
+    def on_unregistered(self, epoch: int) -> None:
         """The key of this node is gone in the watch: with its lease, of which the keeper hears soon, or without."""
+        self._ended_epoch = epoch
         if self._serving and not self._ending and (self._rejoining is None or self._rejoining.done()):
             log.error("this node is not registered any more; it registers again")
             self._begin_rejoin()
+
+    def _go_on(self) -> None:
+        """The lease is sure: links that fell silent speak again, also when that was while the node registered."""
+        assert self._owner is not None
+        assert self._reach is not None
+        if self._silent:
+            self._silent = False
+            self._reach.resume()
+        self._owner.sure()
 
     def _stop_owned(self) -> None:
         assert self._owner is not None
@@ -148,21 +163,24 @@ class Ownership:
         pause = FIRST_RETRY
         while True:
             losses = self._losses
-            if losses > self._rejoined_after and not await self._owned_ended():
+            anew = losses > self._rejoined_after
+            if anew and not await self._owned_ended():
                 return
             try:
-                await self._register()
+                epoch = await self._register(anew)
             except (ClusterError, TimeoutError) as error:
                 log.warning("can't register again yet", error=str(error) or "timeout", again_in=pause)
                 if losses == self._losses:
                     await self._pause(pause)
                 pause = min(pause * 2, LAST_RETRY)
                 continue
-            if losses == self._losses:
+            # the watch may have told of the end of this registration before it was complete
+            if losses == self._losses and epoch > self._ended_epoch:
                 break
         self._rejoined_after = losses
         self.rejoins += 1
-        self._owner.sure()
+        if self._phase not in (Phase.CANCEL, Phase.KILL, Phase.DOUBT):
+            self._go_on()
         log.info("node registered again")
 
     async def _pause(self, seconds: float) -> None:

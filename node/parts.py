@@ -29,6 +29,7 @@ from cluster.registry import Collector, Folding, Registry, read_floor
 from cluster.subjects import Subjects
 from node.admin import Admin
 from node.convergence import Convergence
+from node.groups import Groups
 from node.host import Watchdog
 from node.hosts import Hosts
 from node.kinds import CAPABILITY
@@ -65,6 +66,7 @@ class Parts:
     names: Names
     claims: Claims
     locks: Locks
+    groups: Groups
     keeper: LeaseKeeper
     ownership: Ownership
     links: Links
@@ -123,15 +125,22 @@ class Parts:
         await self.links.open(epoch)
         await self.open_control(epoch)
 
-    async def register_again(self) -> None:
-        """A registration under the lease of the keeper, a new one when the former is lost."""
+    async def register_again(self, anew: bool) -> int:
+        """A registration under the lease of the keeper, ``anew``: a new one in the place of the lost; its epoch.
+
+        Raises Unavailable when the lease is lost and owned work may still live, as nobody was told yet.
+        """
         if self.keeper.phase is Phase.LOST:
+            if not anew:
+                raise Unavailable("the lease of this node is lost; its owned work ends first")
             await self.keeper.new_lease()
         await self.register()
+        assert self.registration is not None
         if self.state is NodeState.READY:
             await self.become_ready()
         else:
             await self.set_state(self.state)
+        return self.registration.epoch
 
     async def open_control(self, epoch: int) -> None:
         """Answer queries under this epoch's subject."""
@@ -153,6 +162,9 @@ class Parts:
 
     async def drain(self, grace: timedelta) -> None:
         """CANCEL all processes, kill the rest after ``grace``."""
+        left = sum(vm.stats().processes for vm in self.hosts.vms())
+        if left:
+            log.info("processes are asked to end, and killed then", processes=left, after=f"{grace.total_seconds():g}s")
         await self.hosts.drain("node stopping", grace)
 
     def is_own(self, member: Member) -> bool:

@@ -201,6 +201,7 @@ class Ports:
         self._counter = count(1)
         self._refs = count(1)
         self._open: dict[bytes, Port] = {}
+        self._served: dict[bytes, Callable[[Envelope], bool]] = {}
         self._abandoned: dict[int, Accept] = {}
 
     def open(self, host: str) -> Port:
@@ -209,6 +210,10 @@ class Ports:
         port = Port(pid, self)
         self._open[pid] = port
         return port
+
+    def serve(self, pid: bytes, accept: Callable[[Envelope], bool]) -> None:
+        """Give what is sent to ``pid`` to ``accept``, at once and in order; False from it: there is no such process."""
+        self._served[pid] = accept
 
     def close(self, port: Port) -> None:
         self._open.pop(port.pid, None)
@@ -219,6 +224,9 @@ class Ports:
 
     def deliver(self, envelope: Envelope) -> bool:
         """Whether a port with the envelope's PID is open; it has it then."""
+        served = self._served.get(envelope[1])
+        if served is not None and envelope[0] == Kind.MESSAGE:
+            return served(envelope)
         port = self._open.get(envelope[1])
         if port is not None:
             port.deliver(envelope)

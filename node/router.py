@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from cluster.envelope import Envelope, Kind, Status, error_map
-from cluster.errors import MessageTooBig, NodeDown, NotConnected, Unavailable
+from cluster.errors import ClusterError, MessageTooBig, NodeDown, NotConnected, Unavailable
 from cluster.names import Names
 from cluster.pid import node_of, slot_of
 from node.deadletters import DeadLetters, shown
@@ -62,6 +62,8 @@ class Router:
         self.ports = Ports(node, incarnation, self.route)
         self.slots: dict[int, Inbox] = {}
         self.hosts: dict[str, Inbox] = {}
+        self.closing: set[int] = set()
+        """Slots of workers that end: nothing starts there any more."""
         self._congested: set[str] = set()
         self.nodes: frozenset[str] | None = None
         """The nodes of the cluster; None until somebody has told."""
@@ -98,12 +100,12 @@ class Router:
             if envelope[0] == MESSAGE:
                 self.messages_out += 1
         except MessageTooBig as error:
-            self.refuse(envelope, Status.ERROR, error_map("Invalid", str(error)), "too_big")
+            self._unsendable(envelope, str(error), "too_big")
         except (Unavailable, NodeDown, NotConnected) as error:
             unreachable = error_map("Unavailable", str(error), retryable=True)
             self.refuse(envelope, Status.NOCONNECTION, unreachable, "noconnection")
         except (ValueError, TypeError, OverflowError) as error:
-            self.refuse(envelope, Status.ERROR, error_map("Invalid", f"can't be sent: {error}"), "invalid")
+            self._unsendable(envelope, f"can't be sent: {error}", "invalid")
 
     def deliver(self, envelope: Envelope) -> None:
         """Hand an envelope to a process of this node."""
@@ -162,6 +164,10 @@ class Router:
         for inbox in self.slots.values():
             inbox.post([37, node.encode(), congested])
 
+    def is_congested(self, node: str) -> bool:
+        """Whether too much waits for the node."""
+        return node in self._congested
+
     def nodes_changed(self, nodes: frozenset[str]) -> None:
         """Every VM knows which nodes there are, so that a send to any other is refused at once."""
         if nodes != self.nodes:
@@ -204,11 +210,29 @@ class Router:
         if ref:
             self.route([int(Kind.REPLY), envelope[2], envelope[1], ref, int(status), error])
 
+    def _unsendable(self, envelope: Envelope, problem: str, reason: str) -> None:
+        """No other node can have this. Whoever waits for an answer or an end gets the error in place of the value."""
+        match envelope[0]:
+            case Kind.EXIT:
+                error = error_map("Invalid", f"the outcome of {shown(envelope[2])} can't be passed on: {problem}")
+                self._route_small([*envelope[:5], None, error])
+            case Kind.REPLY:
+                self._route_small([*envelope[:4], int(Status.ERROR), error_map("Invalid", f"the answer: {problem}")])
+            case _:
+                self.refuse(envelope, Status.ERROR, error_map("Invalid", problem), reason)
+
+    def _route_small(self, envelope: Envelope) -> None:
+        try:
+            self._links.send(shown(node_of(envelope[1])), envelope)
+        except (ClusterError, ValueError, TypeError, OverflowError) as error:
+            log.warning("an answer is lost", to=shown(envelope[1]), kind=Kind(envelope[0]).name, problem=str(error))
+
     def _deliver_to_host(self, envelope: Envelope) -> None:
         to = shown(envelope[1])
         host = to[to.find("@") + 1 : to.rfind("|")]
-        inbox = self.slots.get(slot_of(envelope[1]))  # of one worker, where the address names one
-        if inbox is None or inbox.host_id != host:
+        slot = slot_of(envelope[1])  # of one worker, where the address names one
+        inbox = self.slots.get(slot)
+        if inbox is None or inbox.host_id != host or slot in self.closing:
             inbox = self.hosts.get(host)
         if inbox is None:
             known = ", ".join(sorted(self.hosts)) or "none"

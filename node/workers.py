@@ -8,6 +8,7 @@ start (``node.balance``).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -91,6 +92,8 @@ class Worker:
     retiring: bool = False
     """Nothing new starts in it; it ends when nothing lives there any more."""
     ending: bool = False
+    end: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever ends it."""
     _load: Load | None = None
     _handed: int = 0
     _looked: tuple[float, float] = (0.0, 0.0)

@@ -137,6 +137,11 @@ EXAMPLES = {
   kind: store.kv.raft
   namespace: counter
 """,
+    "pg.scope": """\
+- name: groups
+  kind: pg.scope
+  max_members_per_group: 10000
+""",
     "registry.entry": """\
 - name: limits
   kind: registry.entry

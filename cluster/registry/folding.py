@@ -181,8 +181,10 @@ class Folding:
                 return False  # another was first, or the key changed: look again
 
     async def _refuse(self, id: str, mod: int, revision: int, version: int, reason: str) -> bool:
-        log.warning("overlay refused", entry=id, mod=mod, reason=reason)
-        return await self._report(id, OverlayStatus(Verdict.ERROR, mod, revision, version, reason))
+        status = OverlayStatus(Verdict.ERROR, mod, revision, version, reason)
+        if not status.says_the_same(status_of(self._status.get(id))):  # each version is a reason to look again
+            log.warning("overlay refused", entry=id, mod=mod, reason=reason)
+        return await self._report(id, status)
 
     async def _report(self, id: str, status: OverlayStatus) -> bool:
         if status.mod == 0 and id not in self._status:

@@ -7,7 +7,7 @@ than what is kept are gone (``VersionNotFound``); nothing here changes anything.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,8 @@ from cluster.registry.state import ABSENT, RegistryState
 from cluster.registry.store import BlobGone, decode
 
 _CACHED_STATES = 8
+BEHIND = 256
+"""So many steps are kept for who follows and does not take them."""
 _SHOWN = 20
 """Versions a conflict shows, the newest."""
 
@@ -38,7 +40,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A version that came to this node; ``info`` is None for one whose record the history has lost."""
+    """A version that came to this node; ``info`` is None for one whose record the history has lost, and for several
+    in one."""
 
     info: VersionInfo | None
     before: RegistryState
@@ -71,15 +74,24 @@ class History:
 
     @contextmanager
     def follow(self) -> Iterator[AsyncIterator[Step]]:
-        """Every version from now on, in order."""
-        queue: asyncio.Queue[Step] = asyncio.Queue()
+        """Every version from now on, in order. Who is ``BEHIND`` gets what comes then as one step without ``info``."""
+        waiting: deque[Step] = deque()
+        arrived = asyncio.Event()
 
         async def steps() -> AsyncIterator[Step]:
             while True:
-                yield await queue.get()
+                while not waiting:
+                    arrived.clear()
+                    await arrived.wait()
+                yield waiting.popleft()
 
         def put(before: RegistryState, after: RegistryState, changed: frozenset[str]) -> None:
-            queue.put_nowait(Step(self.info(after.version), before, after, changed))
+            step = Step(self.info(after.version), before, after, changed)
+            if len(waiting) >= BEHIND:
+                last = waiting.pop()
+                step = Step(None, last.before, after, last.changed | changed)
+            waiting.append(step)
+            arrived.set()
 
         undo = self._replica.on_change(put)
         try:
@@ -89,7 +101,8 @@ class History:
 
     async def state_at(self, version: int) -> RegistryState:
         """Raises VersionNotFound, CallTimeout."""
-        if found := self._replica.recent(version) or self._cache.get(version):
+        known = self._replica.recent(version)
+        if (found := known if known is not None else self._cache.get(version)) is not None:
             return found
         if not 0 <= version <= self._now:
             raise self._not_found(version)

@@ -117,7 +117,8 @@ class Registry:
 
     @contextmanager
     def follow(self) -> Iterator[AsyncIterator[Step]]:
-        """Every version from now on, in order: ``with registry.follow() as steps: async for step in steps``."""
+        """Every version from now on, in order: ``with registry.follow() as steps: async for step in steps``. The
+        newest come as one step when ``history.BEHIND`` of them wait."""
         with self._history.follow() as steps:
             yield steps
 

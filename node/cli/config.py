@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from node.cli.console import Format, note, show, show_json
+from node.cli.console import Format, note, say, show, show_json
 from node.cli.failures import Failed
 from node.cli.gateway import FROM, AsJson, Listing, Timeout, json_argument, listing, seconds, text_argument
 
@@ -38,7 +38,7 @@ async def get(client: Client, entry: EntryId, format: Listing = Format.TEXT, as_
     if listing(format, as_json) is Format.JSON:
         show_json(_row(setting))
         return
-    print(setting.raw.decode("utf-8", "backslashreplace"))
+    say(setting.raw.decode("utf-8", "backslashreplace"))
     note(_remark(setting))
 
 

@@ -60,7 +60,12 @@ def show_json(value: Any) -> None:
 
 def note(text: str) -> None:
     """A remark beside the result."""
-    print(text, file=sys.stderr)
+    print(harmless(text), file=sys.stderr)
+
+
+def say(text: str) -> None:
+    """A text that others wrote: as it is for programs, without what a terminal would obey for people."""
+    print(harmless(text) if sys.stdout.isatty() else text)
 
 
 def shown(value: Any) -> str:
@@ -85,6 +90,11 @@ def shown(value: Any) -> str:
 def printable(text: str) -> str:
     """``text`` with everything that is no visible character escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def harmless(text: str) -> str:
+    """``text`` of several lines without what a terminal would obey: names of files and entries may hold that."""
+    return "".join(c if c in "\n\t" else printable(c) for c in text) if not text.isprintable() else text
 
 
 def ago(seconds: float) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from node.cli.console import Format, note, paint, printable, show_json
 from node.cli.failures import Failed
@@ -31,7 +31,7 @@ _SERVERS = 0.6
 async def doctor(
     client: Client, timeout: Timeout = "10s", format: Listing = Format.TEXT, as_json: AsJson = False
 ) -> None:
-    """Check NATS, etcd, nodes, clocks, leases, versions and the registry; name the cause and the remedy.
+    """Check NATS, etcd, nodes, clocks, leases, versions, the registry and services; name the cause and the remedy.
 
     Exit code 0: nothing has failed (warnings included), 1: something has, 2: wrong usage.
     """
@@ -62,12 +62,14 @@ async def look(client: Client, timeout: float) -> Sight:
     nodes: dict[str, NodeSeen] = {}
     silent: dict[str, str] = {}
     leases: dict[str, LeaseInfo] = {}
+    services: dict[str, Sequence[Mapping[str, Any]]] = {}
     await asyncio.gather(
         *(_ask(client, member, timeout - servers, nodes, silent) for member in members),
         *(_lease(client, member, timeout - servers, leases) for member in members),
+        *(_supervised(client, member, timeout - servers, services) for member in members),
     )
     version = head if isinstance(head, int) and head >= 0 else None
-    return Sight(client.cluster, etcd, nats, members, version, leases, nodes, silent, VERSION)
+    return Sight(client.cluster, etcd, nats, members, version, leases, nodes, silent, VERSION, services)
 
 
 async def _seen(work: Awaitable[T], timeout: float) -> T | str:
@@ -123,6 +125,15 @@ async def _lease(client: Client, member: Member, timeout: float, leases: dict[st
     info = await _seen(client.etcd.time_to_live(member.lease), timeout)
     if not isinstance(info, str):
         leases[member.node] = info
+
+
+async def _supervised(
+    client: Client, member: Member, timeout: float, services: dict[str, Sequence[Mapping[str, Any]]]
+) -> None:
+    """What the node's supervisor says; that a node is silent is told by its health."""
+    told = await _seen(client.ask(member.node, "services", timeout=timeout), timeout)
+    if not isinstance(told, str):
+        services[member.node] = told
 
 
 def _tell(found: Sequence[Finding]) -> None:

@@ -10,6 +10,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from node.cli.console import harmless
+
 ERROR, INTERRUPTED = 1, 130
 BROKEN_PIPE = 141
 
@@ -28,7 +30,7 @@ class Failed(Exception):
 
 def tell(message: str) -> None:
     """One error on stderr."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {harmless(message)}", file=sys.stderr)
 
 
 def guarded(work: Callable[[], object], *, verbose: bool) -> int:

@@ -22,6 +22,7 @@ _SLOW = 0.1
 _CLOCK = 1.0
 _LEAST_PAYLOAD = 1024 * 1024
 _OLDEST_ETCD, _LOSSY_ETCD, _FENCED_ETCD = (3, 4, 0), ((3, 5, 0), (3, 5, 2)), (3, 5, 13)
+_WELL = ("running", "stopping", "stopped")
 DEFAULT_QUOTA = 2 * 1024**3
 """etcd does not tell its quota; this is the one it has without --quota-backend-bytes."""
 
@@ -78,6 +79,8 @@ class Sight:
     silent: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
     """Of the program that looks."""
+    services: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """By node what it said of the services it runs."""
 
 
 def examine(sight: Sight) -> list[Finding]:
@@ -90,6 +93,7 @@ def examine(sight: Sight) -> list[Finding]:
         *_clocks(sight.nodes),
         *_versions(sight),
         *_registry(sight),
+        *_services(sight),
     ]
 
 
@@ -272,6 +276,22 @@ def _degraded(sight: Sight) -> Iterator[Finding]:
             says = f"{node} could not apply {entry} of v{each['version']}: {each['reason']}"
             remedy = f"correct {entry} and push it, or `wippy registry rollback`; the former resource serves on"
             yield Finding(Level.FAIL, "registry", says, remedy)
+
+
+def _services(sight: Sight) -> Iterator[Finding]:
+    """Services whose processes fail. One that was restarted and runs is well."""
+    own = [each for node, told in sorted(sight.services.items()) for each in told if each.get("node") == node]
+    failing = [each for each in own if each.get("last_error") and each.get("state") not in _WELL]
+    for each in failing:
+        where, why = f"{each['service']} on {each['node']}", str(each["last_error"]).strip().partition("\n")[0]
+        remedy = "correct it and push it, or `wippy registry rollback`; that starts it anew"
+        if each["state"] == "starting":
+            says = f"{where} failed and is started again (restarts: {each.get('restarts', '?')}): {why}"
+            yield Finding(Level.WARN, "services", says, f"if it fails again, {remedy}")
+        else:
+            yield Finding(Level.FAIL, "services", f"{where} does not run any more: {why}", remedy)
+    if own and not failing:
+        yield Finding(Level.OK, "services", f"none fails, {len(own)} in all")
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

@@ -104,7 +104,7 @@ class Readiness(ReadyHook):
         if place.embedded:
             own = os.getpid()
             node = {"name": self._start.settings.node, "pid": own, "metrics": f"http://{place.metrics}/metrics"}
-            known = places.Place(place.cluster, place.nats, place.etcd, own, (node,))
+            known = places.Place(place.cluster, place.nats, place.etcd, own, (node,), str(self._start.directory))
             self._file = places.write_place(self._start.directory, known)
         if self._start.watch:
             self._tasks.start(self._push_on_save(place), "files")

@@ -36,7 +36,7 @@ async def nodes(client: Client, format: Listing = Format.TEXT, as_json: AsJson =
         unreachable = str(error)
         health = Answers({}, {member.node: "NATS does not answer" for member in members})
     rows = [_node(member, health.by_node.get(member.node), health.silent.get(member.node)) for member in members]
-    rows += list(_gone({member.node for member in members}))
+    rows += list(gone(client.cluster, {member.node for member in members}))
     columns = {"node": "NODE", "state": "STATE", "processes": "PROCESSES", "registry": "REGISTRY", "up": "UP"}
     columns |= {"pid": "OS PID", "metrics": "METRICS", "problem": "PROBLEM"}
     columns = {key: heading for key, heading in columns.items() if any(row.get(key) for row in rows) or key == "node"}
@@ -77,12 +77,16 @@ def _since(started: Any) -> str | None:
     return ago(time.time() - started / 1e9) if isinstance(started, int) else None
 
 
-def _gone(present: set[str]) -> Iterator[dict[str, Any]]:
-    """Nodes of the development cluster here that are registered no more."""
+def gone(cluster: str, present: set[str]) -> Iterator[dict[str, Any]]:
+    """Nodes of the development cluster here, when ``cluster`` is that one, that are registered no more."""
     file = find_file(Path.cwd())
-    if file is None:
+    try:
+        found = read_place(file) if file is not None else None
+    except Failed:
+        return  # the cluster was found without it
+    if found is None or found.cluster != cluster:
         return
-    for node in read_place(file).nodes:
+    for node in found.nodes:
         if node["name"] not in present:
             yield {"node": node["name"], "state": "gone"}
 

@@ -75,14 +75,16 @@ def _directory(path: Path | None) -> Path | None:
 
 def _carry_out(lock: Path, request: Request) -> Plan:
     from node.project.contents import NoModule
-    from node.project.installing import carry_out, plan
+    from node.project.installing import carry_out, mend, plan
     from node.project.layout import read_layout
     from node.settings import load_settings
 
     root = lock.parent.resolve()
     replacements = load_settings(root).workspace.replacements
-    made = plan(read_layout(root, replacements, lock.name), request)
+    layout = read_layout(root, replacements, lock.name)
     try:
+        mend(layout)
+        made = plan(layout, request)
         carry_out(made)
     except NoModule as reason:
         raise Failed(f"{reason}; nothing was changed") from None

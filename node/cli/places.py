@@ -29,6 +29,8 @@ class Place:
     """The process that runs it when it is a development cluster, else 0."""
     nodes: tuple[dict[str, Any], ...] = field(default=())
     """Its nodes as they were when the file was written: name, pid, metrics."""
+    app: str = ""
+    """The directory of the application it runs."""
 
 
 def running_place(start: Path) -> Place:
@@ -54,12 +56,22 @@ def find_file(start: Path) -> Path | None:
     return None
 
 
+def is_of(place: Place, file: Path, app: Path) -> bool:
+    """Whether the cluster of ``file`` is there for ``app``: it runs it, or was started in that directory."""
+    return str(app) in (place.app, str(file.parent.parent))
+
+
 def read_place(file: Path) -> Place:
     """The cluster in a file. Raises Failed when the file is not one of ours."""
     try:
         raw = json.loads(file.read_text())
         return Place(
-            raw["cluster"], tuple(raw["nats"]), tuple(raw["etcd"]), int(raw["pid"]), tuple(raw.get("nodes", ()))
+            raw["cluster"],
+            tuple(raw["nats"]),
+            tuple(raw["etcd"]),
+            int(raw["pid"]),
+            tuple(raw.get("nodes", ())),
+            str(raw.get("app", "")),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"{file} can't be read as a cluster's address ({error!r})"

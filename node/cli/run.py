@@ -1,7 +1,7 @@
 """``wippy run``: one node, with the application of a directory.
 
 With servers named (flags, environment, ``.wippy.yaml``) it joins that cluster. Without, it
-joins the development cluster of the directory when one runs, and else starts servers of its
+joins the development cluster of the application when one runs, and else starts servers of its
 own. A positional that names a directory is the application; any other is a command of it, and
 what follows belongs to the program.
 """
@@ -18,7 +18,7 @@ import typer
 from node.cli.console import Format, note, show
 from node.cli.failures import Failed
 from node.cli.gateway import ClusterName, EtcdUrls, NatsUrls, cluster_sets
-from node.cli.places import FOLDER, find_file, is_alive, read_place
+from node.cli.places import FOLDER, find_file, is_alive, is_of, read_place
 
 if TYPE_CHECKING:
     from node.kinds import Command
@@ -107,7 +107,7 @@ def run(
 
 
 def _settings(directory: Path, config: Sequence[Path] | None, sets: list[str]) -> Settings:
-    """The node's settings; the cluster that runs in the directory already when they name none."""
+    """The node's settings; when they name no servers, those of the cluster that runs the application already."""
     from node.settings import load_settings
 
     settings = load_settings(directory, files=config, sets=sets)
@@ -115,7 +115,13 @@ def _settings(directory: Path, config: Sequence[Path] | None, sets: list[str]) -
         return settings
     file = find_file(directory) or find_file(Path.cwd())
     place = read_place(file) if file else None
-    if place is None or not (place.pid and is_alive(place.pid)):
+    if file is None or place is None or not (place.pid and is_alive(place.pid)):
+        return settings
+    if not is_of(place, file, directory):
+        note(
+            f"cluster {place.cluster} that runs here is of another application ({place.app or file}): this node gets "
+            "servers of its own; --nats and --etcd would join"
+        )
         return settings
     note(f"joining cluster {place.cluster} that runs here already ({file})")
     guest = [] if settings.relay.node_name else [f"relay.node_name=run-{os.getpid()}"]

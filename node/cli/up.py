@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -261,7 +261,7 @@ class Development:
         from node.cli.watching import push_on_save
 
         self._serves = True
-        known = Place(place.cluster, place.nats, place.etcd, place.pid, tuple(members))
+        known = replace(place, nodes=tuple(members), app=str(self._plan.app))
         files = {write_place(directory, known) for directory in (Path.cwd(), self._plan.app)}
         try:
             _tell(members, seconds, await self._suggestions(project, client, members))

@@ -9,7 +9,8 @@ watchdog    tells of a VM that does not come back from a step
 
 from node.host.kernel import VmConfig as VmConfig
 from node.host.vm import Vm as Vm
+from node.host.vm import VmGone as VmGone
 from node.host.vm import VmStats as VmStats
 from node.host.watchdog import Watchdog as Watchdog
 
-__all__ = ["Vm", "VmConfig", "VmStats", "Watchdog"]
+__all__ = ["Vm", "VmConfig", "VmGone", "VmStats", "Watchdog"]

@@ -18,6 +18,7 @@ import lupa.lua54 as lupa
 
 from cluster.envelope import MAX_MESSAGE
 from node.host.boundary import Item, ItemPacker, pack_batch, unpack_batch
+from node.host.prodding import PRODDED, STEPPING, find_count, start_prodding
 from node.host.sources import read_boot, read_kernel, read_modules, with_points
 
 LEAST_MEMORY = 8 * 1024 * 1024
@@ -69,6 +70,8 @@ class VmConfig:
     """Seconds of code that can't be interrupted, such as the comparator of a sort, before its process is killed."""
     step: timedelta = timedelta(milliseconds=3)
     """How long a step runs while there is work."""
+    log_level: int = -1
+    """The lowest level of what programs log that leaves the VM: -1 is debug, 2 error."""
     default_scope: int | None = None
     """Scope of a name registered without one; None leaves it to the node."""
     single: bool = False
@@ -93,9 +96,8 @@ def _packed(value: object) -> object:
     return value.encode() if isinstance(value, str) else value
 
 
-STEPPING: set[Kernel] = set()
-"""Kernels in a step now. In a step no clock can be read but the CPU's, which goes faster by as many as run at once."""
 CORES = os.cpu_count() or 1
+"""In a step no clock can be read but the CPU's, which goes faster by as many as run at once."""
 
 
 class Stepped(NamedTuple):
@@ -173,15 +175,23 @@ class Kernel:
         halves = {name.encode(): with_points(name, text) for name, text in modules.items()}
         halves |= {name.encode(): text for name, text in read_modules().items()}
         boot = self._lua.compile(read_boot())
-        self._feed, self._step, self._collect, self._recover, self._relieve, self._change = boot(
+        self._feed, self._step, self._collect, self._recover, self._relieve, self._change, place, mark = boot(
             self._lua.table_from(settings),
             self._lua.table_from(read_kernel(), recursive=True),
             self._lua.table_from(halves),
         )
+        self._count = find_count(int(place, 16), mark)
+        self.step_began = 0.0
+        start_prodding()
 
     def change(self, config: VmConfig) -> None:
         """These limits from the next step on. From any thread."""
         self._next = config
+
+    def prod(self) -> None:
+        """Let the process that runs give way at its next yield point. From any thread."""
+        if self._count is not None:
+            self._count.value = PRODDED
 
     def _take_limits(self, config: VmConfig) -> None:
         self._limit = config.max_memory
@@ -212,6 +222,7 @@ class Kernel:
         seconds = self._seconds if used < self._limit * WATCHED else min(self._seconds, WATCHED_STEP)
         if used < self._limit * SOFT_LIMIT:
             self._ceiling = self._limit
+        self.step_began = time.monotonic()
         STEPPING.add(self)
         parallel = min(len(STEPPING), CORES)
         self._lua.set_max_memory(self._ceiling)

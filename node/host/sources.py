@@ -50,6 +50,7 @@ KERNEL_FILES = (
     "weights",
     "queries",
     "memory",
+    "garbage",
     "sentry",
     "intake",
     "kernel",

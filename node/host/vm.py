@@ -45,6 +45,10 @@ BOOT_DEADLINE = timedelta(seconds=10)
 JOIN_DEADLINE = timedelta(seconds=5)
 
 
+class VmGone(Exception):
+    """The VM ended, or broke, before it answered."""
+
+
 class StepObserver(Protocol):
     """Told around each step, in the VM's thread: who renews the node's lease watches for a VM that hangs."""
 
@@ -137,8 +141,7 @@ class Vm:
     ) -> None:
         self._ending = True
         self._ring()
-        for query in self._queries.values():
-            query.cancel()
+        self._give_up_queries()
         try:
             async with asyncio.timeout(JOIN_DEADLINE.total_seconds()):
                 await asyncio.shield(self._ended)
@@ -160,8 +163,10 @@ class Vm:
             self._ring()
 
     async def query(self, what: bytes, argument: Any = None, *, timeout: timedelta = timedelta(seconds=5)) -> Any:
-        """Ask the kernel what it shows: b"list", b"inspect" (a PID), b"counters", b"mail", b"idle". Raises
-        TimeoutError."""
+        """Ask the kernel what it shows: b"list", b"inspect" (a PID), b"counters", b"mail", b"idle".
+
+        Raises TimeoutError, and VmGone when the VM ends meanwhile.
+        """
         self._last_query += 1
         number = self._last_query
         answer: asyncio.Future[Any] = self._loop.create_future()
@@ -172,6 +177,11 @@ class Vm:
                 return await answer
         finally:
             self._queries.pop(number, None)
+
+    def _give_up_queries(self) -> None:
+        for answer in self._queries.values():
+            if not answer.done():  # never cancelled: that would cancel whoever asks
+                answer.set_exception(VmGone(f"VM {self.slot} of {self.host_id} is gone"))
 
     async def stop(self, reason: str, grace: timedelta) -> bool:
         """CANCEL to every process, and kill what is left after ``grace``. Returns whether nothing lives any more."""
@@ -349,8 +359,7 @@ class Vm:
 
     def _report(self, error: BaseException) -> None:
         log.critical("VM failed: all its processes are gone", slot=self.slot, host=self.host_id, exc_info=error)
-        for query in self._queries.values():
-            query.cancel()
+        self._give_up_queries()
         self._stopped.set()
         if self._on_failure is not None:
             self._on_failure(self, error)

@@ -29,7 +29,7 @@ Pairs = Mapping[str, tuple[Entry, KindModel | None]]
 _HOSTS = frozenset(name for name, kind in KINDS.items() if kind.host)
 _IMPORTABLE = frozenset(name for name, kind in KINDS.items() if kind.importable)
 _STORAGES = frozenset(name for name in KINDS if name.startswith("env.storage."))
-_STARTED = frozenset({"process.service", "store.memory", "store.kv.raft"}) | _HOSTS
+_STARTED = frozenset({"process.service", "store.memory", "store.kv.raft", "pg.scope"}) | _HOSTS
 
 
 def relation_problems(pairs: Pairs, excused: Callable[[str], bool]) -> list[Problem]:

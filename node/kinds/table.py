@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from node.kinds import env, hosts, lua, plain, service, store
+from node.kinds import env, groups, hosts, lua, plain, service, store
 from node.kinds.model import Kind
 from node.spelling import did_you_mean
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
-    {kind.name: kind for family in (lua, hosts, service, env, store, plain) for kind in family.KINDS}
+    {kind.name: kind for family in (lua, hosts, service, env, store, groups, plain) for kind in family.KINDS}
 )
 """The kinds this version runs, by name."""
 
@@ -21,7 +21,7 @@ kind, or a schema, that a ready node does not know."""
 LATER = frozenset(
     (
         "workflow.lua", "module.lua", "function.lua.bc", "library.lua.bc", "process.lua.bc", "workflow.lua.bc",
-        "function.wat", "function.wasm", "process.wasm", "pg.scope", "http.service", "http.router", "http.endpoint",
+        "function.wat", "function.wasm", "process.wasm", "http.service", "http.router", "http.endpoint",
         "http.static", "db.sql.sqlite", "db.sql.postgres", "db.sql.mysql", "db.cdc.postgres", "store.sql",
         "store.kv.crdt", "queue.driver.memory", "queue.driver.amqp", "queue.driver.sqs", "queue.queue",
         "queue.consumer", "fs.directory", "fs.embed", "template.set", "template.jet", "security.policy",

@@ -27,6 +27,7 @@ local function check_target(id)
 end
 
 local MILLISECOND = 1000000
+local LONGEST_PAUSE = 1e18 -- nanoseconds: 31 years, whatever the options multiply to
 local NEVER_AGAIN = { Invalid = true, PermissionDenied = true, Internal = true, Canceled = true }
 
 local function may_retry(failure)
@@ -35,7 +36,7 @@ end
 
 local function pause_after(retry, attempt)
     local pause = retry.initial_delay * retry.backoff_factor ^ (attempt - 1)
-    return (pause < retry.max_delay and pause or retry.max_delay) // 1 | 0
+    return math.min(pause, retry.max_delay, LONGEST_PAUSE) // 1 | 0
 end
 
 local attempt_call

@@ -8,6 +8,7 @@ here fails the process that logs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -17,12 +18,21 @@ import structlog
 from node.modules.contract import Answer, Caller, Values, argument, invalid
 
 LEVELS = {"debug": -1, "info": 0, "warn": 1, "error": 2}
+NUMBERS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 MAX_TEXT = 8192
 """Bytes of one message that are shown."""
 MAX_FIELDS = 16_384
 """Characters and values of all fields of one record that are shown."""
 MAX_SORTED = 1000
 """Fields of one table that are put in order, so that the same line reads the same in every run."""
+
+
+def lowest_shown(min_level: int) -> int:
+    """The lowest of ``LEVELS``, from ``min_level`` on, that the log of this node shows: what is below need not leave
+    its VM. Beyond all of them when the log shows none."""
+    log = structlog.get_logger("wippy.lua")
+    shown = [level for name, level in LEVELS.items() if log.is_enabled_for(NUMBERS[name])]
+    return max(min_level, min(shown, default=max(LEVELS.values()) + 1))
 
 
 class LoggerModule:

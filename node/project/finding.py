@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cluster.errors import Problem
 from node.project.contents import NoModule, module_hash
 from node.project.inline import shown_path
-from node.project.layout import LOCK, Layout, Pin, read_layout, read_model
+from node.project.layout import LOCK, Layout, Pin, Section, read_layout, read_model
 from node.project.versions import parse_version, version_flaw
 from node.scalars import PlainText
 
@@ -29,9 +29,7 @@ _VERSIONED = re.compile(r"-(v?\d[^/]*)")
 NO_HUB = "the remote hub is not reached"
 
 
-class _Manifest(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
+class _Manifest(Section):
     organization: str = ""
     module: str = ""
     version: PlainText = ""

@@ -1,8 +1,9 @@
 """Modules put into a project: copied under ``<modules>/vendor`` and pinned in the lock file.
 
 ``plan`` says what would be done, ``carry_out`` does it, all or nothing: copies are made aside,
-checked, and moved into place under a lock; a failure moves everything back. A kill in between
-leaves copies that the next run completes. A copy somebody changed is overwritten only when asked.
+checked, and moved into place under a lock; a failure moves everything back. After a kill in between
+``mend`` puts back what was moved aside, and the next run completes the rest. A copy somebody changed is
+overwritten only when asked.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from node.project.lockfile import lock_text, write_lock
 from node.project.modules import DEPENDENCY
 from node.project.resolving import Choice, Request, resolve
 
-_STAGING = ".install-"
+_STAGING, _NEW, _OLD = ".install-", "new", "old"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +99,31 @@ def carry_out(plan: Plan) -> None:
     """Do it. Raises NoModule or OSError, and then nothing has changed."""
     if not plan.changes:
         return
-    copies = {step.target: step for step in plan.steps if step.target is not None}
-    with _locked(plan.layout.modules / "vendor") as staging, _moved_back() as undo:
+    copies = [(step, step.target) for step in plan.steps if step.target is not None]
+    vendor = _vendor(plan.layout)
+    with _locked(vendor) as staging, _moved_back() as undo:
         _check_lock(plan.layout)
-        for position, (target, step) in enumerate(copies.items()):
-            fresh = staging / f"new-{position}"
+        for step, target in copies:
+            fresh = staging / _NEW / step.module.component
             copy_module(step.module.root, step.module.exclude, fresh)
             _check(fresh, step)
             target.parent.mkdir(parents=True, exist_ok=True)
-        for position, target in enumerate(copies):
-            _swap(staging / f"new-{position}", target, staging / f"old-{position}", undo)
+            (staging / _OLD / step.module.component).parent.mkdir(parents=True, exist_ok=True)
+        for step, target in copies:
+            _swap(staging / _NEW / step.module.component, target, staging / _OLD / step.module.component, undo)
         if plan.lock is not None:
             write_lock(plan.layout, plan.lock)
+
+
+def mend(layout: Layout) -> None:
+    """Put back what a killed installation had moved aside, and clean up after it. Raises NoModule or OSError."""
+    if any(_vendor(layout).glob(f"{_STAGING}*")):
+        with _locked(_vendor(layout)):
+            pass
+
+
+def _vendor(layout: Layout) -> Path:
+    return layout.modules / "vendor"
 
 
 def _check_lock(layout: Layout) -> None:
@@ -153,6 +167,9 @@ def _locked(vendor: Path) -> Iterator[Path]:
         except BlockingIOError:
             raise NoModule(f"another installation works in {vendor}; wait for it") from None
         for stale in vendor.glob(f"{_STAGING}*"):
+            for former in stale.glob(f"{_OLD}/*/*"):
+                if not (target := vendor / former.relative_to(stale / _OLD)).exists():
+                    os.rename(former, target)
             shutil.rmtree(stale, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=vendor))
         try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cluster.documents import parse_bytes
 from cluster.errors import Problem
@@ -26,7 +26,18 @@ LOCK = "wippy.lock"
 _M = TypeVar("_M", bound=BaseModel)
 
 
-class _Directories(BaseModel):
+class Section(BaseModel):
+    """A key without a value says nothing, as people leave it when they take the last line below it away."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _said(cls, raw: Any) -> Any:
+        return {key: value for key, value in raw.items() if value is not None} if isinstance(raw, dict) else raw
+
+
+class _Directories(Section):
     modules: str = ".wippy"
     src: str | None = None
 
@@ -37,9 +48,7 @@ class _Pinned(BaseModel):
     hash: PlainText = ""
 
 
-class _Lock(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
+class _Lock(Section):
     directories: _Directories = _Directories()
     modules: list[_Pinned] = Field(default_factory=list)
     replacements: Any = None

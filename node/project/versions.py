@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_VERSION = re.compile(r"v?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?")
+_NUMBER = r"([0-9]{1,18})"
+_VERSION = re.compile(rf"v?{_NUMBER}(?:\.{_NUMBER})?(?:\.{_NUMBER})?(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?")
 _TERM = re.compile(r"(\^|~|>=|<=|>|<|=)?\s*([^\s<>=^~]+)")
 
 Version = tuple[int, int, int]
@@ -14,7 +15,7 @@ def parse_version(text: str) -> Version:
     """The three numbers of a version; missing ones are 0. Raises ValueError."""
     match = _VERSION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"expected a version such as 1.2.3, got {text!r}")
+        raise ValueError(f"expected a version such as 1.2.3, got {text[:80]!r}")
     return (int(match[1]), int(match[2] or 0), int(match[3] or 0))
 
 

@@ -336,7 +336,7 @@ class Cluster(Section):
 class Names(Section):
     """Names of processes."""
 
-    default_scope: Literal["LOCAL", "CONSISTENT"] | None = None
+    default_scope: Literal["LOCAL", "EVENTUAL", "CONSISTENT", "STRONG"] | None = None
     """The scope of a registration that names none. Unset: LOCAL on a stand-alone node, CONSISTENT in a cluster."""
 
 

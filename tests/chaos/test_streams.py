@@ -20,7 +20,7 @@ FULL = os.environ.get("WIPPY_CHAOS") == "full"
 pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(900 if FULL else 120)]
 
 NODES = ("n1", "n2")
-MESSAGES, KILLS, STREAMS = (1_000_000, 20, 8) if FULL else (int(os.environ.get("MM", 60000)), 3, int(os.environ.get("SS", 4)))
+MESSAGES, KILLS, STREAMS = (1_000_000, 20, 8) if FULL else (100_000, 4, 4)
 SIZE = 500
 """Bytes of padding: enough for the buffers to fill while the server is away."""
 

@@ -364,6 +364,10 @@ class TestOnThreeNodes:
                 ended = up.wippy("run", "shelf", "-x", "app:visitor")
                 assert ended.stdout == PROGRAMS["shelf"][2]
             assert "joining cluster dev" in ended.stderr
+            copied("greeting", tmp_path)
+            alone = up.wippy("run", "greeting", *PROGRAMS["greeting"][0])
+            assert alone.stdout == PROGRAMS["greeting"][2]
+            assert "is of another application" in alone.stderr
             served = eventually(lambda: up.call("shelf", "list")["served"], within=10, what="the shelf still answers")
             assert served == 25
             assert [node["node"] for node in up.json("nodes", "--json")] == ["node-1", "node-2", "node-3"]

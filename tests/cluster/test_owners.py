@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cluster.processes import WIPPY, Development, Program, eventually
+from tests.cluster.agents import Agents
+from tests.cluster.processes import eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.chaos]
 
-APP = Path(__file__).parents[1] / "apps" / "owners"
 LEASE_TTL = 5.0
-
-
-class Agents(Development):
-    """Three nodes, each with an agent that does what it is told."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.app = Path(shutil.copytree(APP, directory / "owners"))
-        command = [*WIPPY, "up", "owners", "--nodes", "3", "--set", "logger.level=warn"]
-        Program.__init__(self, command, directory, "up")
-
-    def tell(self, node: str, deed: str, *arguments: Any) -> dict[str, Any]:
-        return dict(self.call(f"agent@{node}", deed, list(arguments), gateway="node-1"))
-
-    def held(self) -> dict[str, str]:
-        """The nodes of the holders by lock."""
-        return {row["lock"]: row["pid"].partition("@")[0][1:] for row in self.json("locks", "--json")}
 
 
 @pytest.fixture(scope="module")
 def agents(binaries: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents]:
     with Agents(tmp_path_factory.mktemp("agents")) as agents:
-        for node in ("node-1", "node-2", "node-3"):
-            eventually(lambda node=node: agents.tell(node, "release", "x"), within=15, what=f"the agent of {node}")
         yield agents
 
 
@@ -58,6 +36,11 @@ def test_a_lock_is_of_one_holder_in_the_cluster_and_the_command_line_shows_it(ag
     assert agents.tell("node-2", "fence", "orders")["value"] > first
     assert agents.tell("node-2", "release", "orders") == {"value": True}
     assert agents.held() == {}
+
+
+def test_a_program_ends_its_node_with_a_code_of_its_own(agents: Agents) -> None:
+    agents.wippy("run", "owners", "--node", "leaver", "-x", "app:leaver", "7", code=7)
+    assert "leaver" not in {row["node"] for row in agents.json("nodes", "--json")}
 
 
 def test_names_of_every_scope_reach_every_node(agents: Agents) -> None:

@@ -200,6 +200,35 @@ def test_one_that_fills_the_vm_with_processes_is_refused_more_and_the_others_are
     assert [one[5] for one in finish(world, innocents)] == [b"finished"] * 10
 
 
+def test_what_there_was_no_time_to_measure_is_not_charged_to_the_one_that_works_most() -> None:
+    """A hundred processes hold about a megabyte each, in more pieces than are looked at in one go."""
+    world = World(VmConfig(max_memory=128 * MIB))
+    world.entry(
+        "app:holder",
+        """return { main = function(filler)
+            local text, held = ("x"):rep(60), {}
+            for i = 1, 40000 do held[i] = text end
+            process.send(filler, "filled")
+            process.inbox():receive()
+            return #held
+        end }""",
+    )
+    (busy,) = start_innocents(world, 1, busy=1)
+    filler = start(
+        world,
+        """local inbox = process.inbox()
+        while true do
+            local pid, err = process.spawn("app:holder", "app:processes", process.pid())
+            if not pid then return err:kind() end
+            inbox:receive()
+        end""",
+    )
+    run(world, 30, lambda: exits(world))
+    assert [exit[5:] for exit in exits(world).values()] == [[b"RateLimited", None]]
+    assert world.has_ended(world.reply(filler)[5])
+    assert finish(world, [busy])[0][5:] == [b"finished", None]
+
+
 def test_long_strings_that_many_share_are_nobodys_fault() -> None:
     """Every holder reaches 30 MB of them; the one that has less, but of its own, is the one that fills the VM."""
     world = World(VmConfig(max_memory=64 * MIB, max_message=32 * MIB))

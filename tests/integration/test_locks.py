@@ -204,6 +204,15 @@ class TestEnd:
             await free(two, name)
         assert not two.a.locks.owns()
 
+    async def test_an_acquisition_whose_process_is_gone_when_the_answer_comes_is_refused(self, two: Two) -> None:
+        acquiring = asyncio.ensure_future(two.a.acquire("orders", A1))
+        await asyncio.sleep(0)
+        two.a.locks.process_ended(A1)
+        with pytest.raises(Unavailable, match="ended while it acquired"):
+            await acquiring
+        assert not two.a.locks.owns()
+        await free(two, "orders")
+
     async def test_the_end_of_the_lease_is_told_to_the_holders_node_alone(self, two: Two, etcd: Etcd) -> None:
         await two.a.acquire("orders", A1)
         await two.b.acquire("other", B1)

@@ -260,13 +260,13 @@ class TestEventual:
         await eventually(lambda: pid_of(two.a.names.lookup("chat")) == pid_of(two.b.names.lookup("chat")) == winner)
         assert two.a.revoked + two.b.revoked == [("chat", A1 if winner == B1 else B1)]
 
-    async def test_a_consistent_registration_takes_it_from_one_that_is_not_in_etcd_yet(self, two: Two) -> None:
-        two.etcd.lost = [False] * 30
+    async def test_a_consistent_registration_takes_it_from_one_that_is_not_in_etcd_yet(
+        self, two: Two, etcd: Etcd
+    ) -> None:
+        two.etcd.away = True
         await two.a.register("chat", A1, Scope.EVENTUAL)
-        kv = two.keys.name("chat")
-        await two.etcd.put(kv, B1.encode(), two.b.lease)
+        await etcd.put(two.keys.name("chat"), B1.encode(), two.b.lease)
         await eventually(lambda: two.a.revoked == [("chat", A1)])
-        two.etcd.lost = None
         assert pid_of(two.a.names.lookup("chat")) == B1
 
     async def test_a_held_one_is_refused(self, two: Two) -> None:
@@ -313,6 +313,15 @@ class TestEventual:
         async with asyncio.timeout(5):
             while await two.etcd.get(two.keys.name("chat")) is not None:
                 await asyncio.sleep(0.02)
+
+    async def test_the_next_one_gets_it_though_the_key_of_the_former_comes_late(self, two: Two) -> None:
+        two.etcd.lost = [True]
+        await two.a.register("chat", A1, Scope.EVENTUAL)
+        await asyncio.sleep(0)
+        await two.a.names.unregister("chat", A1, Scope.EVENTUAL)
+        await two.a.register("chat", A2, Scope.EVENTUAL)
+        await eventually(lambda: pid_of(two.b.names.lookup("chat")) == A2)
+        assert two.a.revoked == []
 
     async def test_it_ends_with_its_process(self, two: Two) -> None:
         await two.a.register("chat", A1, Scope.EVENTUAL)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from cluster.embedded import EmbeddedServers
 from cluster.errors import Invalid, Problem, RegistryConflict
@@ -449,6 +450,17 @@ class TestOverlay:
         assert a.state is before
         await etcd.delete(keys.overlay(name))
         assert (await self.status(etcd, keys, name, 0)).status is Verdict.APPLIED
+
+    async def test_a_refusal_is_logged_once_not_at_every_version(self, opened: Open, etcd: Etcd, keys: Keys) -> None:
+        a = await opened(rank=0)
+        with capture_logs() as logs:
+            mod = await etcd.put(keys.overlay("app:none"), b"{}")
+            await self.status(etcd, keys, "app:none", mod)
+            for n in range(4):
+                await a.commit([Create(entry(f"x{n}"))])
+            last = await etcd.put(keys.overlay("app:x0"), b"{}")  # answered in turn, after what is known is looked at
+            await self.status(etcd, keys, "app:x0", last)
+        assert [each["entry"] for each in logs if each["event"] == "overlay refused"] == ["app:none"]
 
     async def test_what_was_put_before_the_entry_or_the_node_came_is_folded_then(
         self, opened: Open, etcd: Etcd, keys: Keys

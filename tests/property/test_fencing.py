@@ -103,6 +103,19 @@ class Fencing(RuleBasedStateMachine):
         lease, sent_at, ttl = self.heard.pop(data.draw(st.integers(0, len(self.heard) - 1)))
         self.note(self.core.answered(lease, sent_at, ttl, self.now))
 
+    @precondition(lambda self: self.sent)
+    @rule(tenths=st.integers(1, 45), silence=st.integers(0, 45))
+    def an_answer_comes_late_and_then_none(self, tenths: int, silence: int) -> None:
+        self.heard.clear()
+        lease, sent_at = self.sent.pop()
+        ttl = self.store.renew(lease, self.now)
+        self.now += tenths / 10
+        self.note(self.core.answered(lease, sent_at, ttl, self.now))
+        for _ in range(silence):
+            self.owner_runs_only_while_etcd_keeps_its_lease()
+            self.now += 0.1
+        self.sent.clear()
+
     @rule()
     def operator_revokes_the_lease(self) -> None:
         self.store.until[self.leases] = min(self.store.until[self.leases], self.now)

@@ -273,6 +273,16 @@ class LinkMachine(RuleBasedStateMachine):
         else:
             self.world.register(name)
 
+    @precondition(lambda self: any(side.epoch for side in self.world.sides.values()))
+    @rule(name=st.sampled_from(NAMES), frames=st.integers(0, 2))
+    def a_node_cannot_receive_for_a_while(self, name: str, frames: int) -> None:
+        """It is registered all the time, and so the pair of epochs is the same afterwards."""
+        side = self.world.sides[name]
+        self.world.perform(side, side.core.pair, 0, side.peer_epoch, "can't receive")
+        for index in range(max(0, len(self.world.sent) - frames), len(self.world.sent)):
+            self.world.deliver(index)
+        self.world.pair(side, "receives again")
+
     @rule(name=st.sampled_from(NAMES))
     def another_process_takes_over_the_name(self, name: str) -> None:
         self.world.restart(name)

@@ -35,7 +35,7 @@ class Network:
         self.unruly = unruly
         self.frames = 0
         self.lost = 0
-        self._subscribed: dict[str, tuple[Connection, Handler]] = {}
+        self._subscribed: dict[str, list[Subscription]] = {}
         self._weather: dict[tuple[str, str], Weather] = {}
         self._last: dict[tuple[int, int], float] = {}
 
@@ -43,16 +43,13 @@ class Network:
         return self._weather.setdefault((src, dst), Weather())
 
     def publish(self, src: Connection, subject: str, payload: bytes, wait: float) -> None:
-        found = self._subscribed.get(subject.rpartition(".")[0] + ".*")
         self.frames += 1
-        if found is None:
-            self.lost += 1
-            return
-        dst, handler = found
-        random = self.world.random
-        weather = self.weather(src.node, dst.node)
-        copies = 1
-        delay = wait + self.world.pick((0.0003, 0.0005, 0.001, 0.002))
+        for subscription in self._subscribed.get(subject.rpartition(".")[0] + ".*", ()):
+            self._send(src, subscription, subject, payload, wait)
+
+    def _send(self, src: Connection, to: Subscription, subject: str, payload: bytes, wait: float) -> None:
+        random, weather = self.world.random, self.weather(src.node, to.connection.node)
+        copies, delay = 1, wait + self.world.pick((0.0003, 0.0005, 0.001, 0.002))
         if self.unruly:
             chance = random.random()
             if chance < 0.04:
@@ -65,40 +62,37 @@ class Network:
                 continue
             arrival = self.world.now + delay
             if not self.unruly:
-                way = (id(src), id(dst))
+                way = (id(src), id(to.connection))
                 arrival = self._last[way] = max(arrival, self._last.get(way, 0.0))
-            self._send(src, dst, handler, subject, payload, arrival - self.world.now)
+            self._travel(src, to, subject, payload, arrival - self.world.now)
             delay += self.world.pick((0.001, 0.3, 2.0))
 
-    def _send(
-        self, src: Connection, dst: Connection, handler: Handler, subject: str, payload: bytes, delay: float
-    ) -> None:
+    def _travel(self, src: Connection, to: Subscription, subject: str, payload: bytes, delay: float) -> None:
+        dst = to.connection
         src_session, dst_session = src.session, dst.session
         # what had not left the sender's buffers when its connection broke is lost
         buffered = self.world.now + 0.02 if self.world.random.random() < 0.3 else 0.0
 
         def arrive() -> None:
-            held = dst.session == dst_session and dst.connected and handler in dst.handlers
+            held = dst.session == dst_session and dst.connected and to in self._subscribed.get(to.subject, ())
             left = src.session == src_session or src.broke_at > buffered
             if held and left and not self.weather(src.node, dst.node).cut:
-                handler(subject, "", payload, None)
+                to.handler(subject, "", payload, None)
             else:
                 self.lost += 1
 
         self.world.after(delay, arrive, dst.loop)
 
-    def attach(self, subject: str, connection: Connection, handler: Handler) -> None:
-        self._subscribed[subject] = (connection, handler)
-        connection.handlers.append(handler)
+    def attach(self, subscription: Subscription) -> None:
+        self._subscribed.setdefault(subscription.subject, []).append(subscription)
 
-    def detach(self, subject: str, connection: Connection, handler: Handler) -> None:
-        if self._subscribed.get(subject, (None, None))[0] is connection:
-            del self._subscribed[subject]
-        if handler in connection.handlers:
-            connection.handlers.remove(handler)
+    def detach(self, subscription: Subscription) -> None:
+        here = self._subscribed.get(subscription.subject, [])
+        if subscription in here:
+            here.remove(subscription)
 
 
-@dataclass
+@dataclass(eq=False)
 class Subscription:
     """As the product's: alive across reconnects until ``close``."""
 
@@ -108,7 +102,7 @@ class Subscription:
     handler: Handler
 
     async def close(self) -> None:
-        self.network.detach(self.subject, self.connection, self.handler)
+        self.network.detach(self)
 
 
 @dataclass(eq=False)
@@ -123,7 +117,6 @@ class Connection:
     connected: bool = True
     session: int = 0
     broke_at: float = float("inf")
-    handlers: list[Handler] = field(default_factory=list)
     _busy_until: float = 0.0
     _back: list[Callable[[], None]] = field(default_factory=list)
 
@@ -150,16 +143,16 @@ class Connection:
     ) -> Subscription:
         if not self.connected:
             raise NotConnected("no connection")
-        session = self.session
-        self.network.attach(subject, self, handler)
+        session, subscription = self.session, Subscription(self.network, self, subject, handler)
+        self.network.attach(subscription)
         try:
             await asyncio.sleep(0.002)
             if not self.connected or self.session != session:
                 raise NotConnected("the connection broke")
         except BaseException:
-            self.network.detach(subject, self, handler)
+            self.network.detach(subscription)
             raise
-        return Subscription(self.network, self, subject, handler)
+        return subscription
 
     def on_reconnect(self, handler: Callable[[], None]) -> None:
         self._back.append(handler)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.sim.vm import Asked
 
 AUDIT = 0.5
+LEFT_FOR = 3.0
 MARGIN = 2.0
 HEALTHY = 3.2
 """A link whose nodes reached each other for so many seconds on end must have made progress: a retry comes every 2 s."""
@@ -282,11 +283,22 @@ class Checker:
                 self._violated(f"liveness: {machine.life.label} is not ready {self.sim.world.now - since:.0f} s later")
         for a in self.sim.machines:
             for b in self.sim.machines:
-                if a != b and self.answered_at.get((a, b), 0.0) < since:
+                if a != b and self.sim.workload.asks and self.answered_at.get((a, b), 0.0) < since:
                     self._violated(f"liveness: {b} does not answer {a} though all faults are over")
-        for lock in self.sim.workload.locks:
+        self._nothing_left()
+        for lock in self.sim.workload.locks if self.sim.workload.owns else ():
             if self.acted_at.get(lock, 0.0) < since:
                 self._violated(f"liveness: nobody gets the lock {lock} though all faults are over")
+
+    def _nothing_left(self) -> None:
+        """What an ended process had is not kept from the others while its node lives."""
+        now = self.sim.world.now
+        for key, kv in self.sim.store.kvs.items():
+            if "/names/" not in key and "/locks/" not in key:
+                continue
+            for pid, ended in self.ended.items():
+                if pid in kv.value and self.homes[pid].alive and now - ended > LEFT_FOR:
+                    self._violated(f"F5: {key} is kept for {pid!r}, which ended at {ended:.3f}")
 
     def _violated(self, what: str) -> None:
         self.sim.world.violated(what)

@@ -49,7 +49,9 @@ class Faults:
         self.until = until
         self._random = sim.world.random
         self._undo: list[Callable[[], None]] = []
-        self._gap = self._random.choice((0.4, 1.0, 2.5))
+        long = sim.long
+        self._gap = self._random.choice((2.5, 5.0) if long else (0.4, 1.0, 2.5))
+        self._lasting = (0.3, 4.0, 9.0, 14.0) if long else (0.05, 0.3, 1.0, 2.5, 4.0, 7.0)
         everything = [
             self._storm,
             self._partition,
@@ -67,8 +69,11 @@ class Faults:
             self._forget_history,
             self._slow,
             self._terminate_holder,
+            self._stumble,
         ]
-        count = self._random.choice((2, 4, 8, len(everything)))
+        if long:
+            everything = [self._partition, self._half_partition, self._break_connection, self._lose_store, self._stop]
+        count = self._random.choice([count for count in (1, 2, 4, 8, 17) if count <= len(everything)])
         self._kinds = self._random.sample(everything, count)
         sim.world.after(self._random.uniform(0.5, 2.0), self._next)
         sim.world.after(until, self.heal)
@@ -93,7 +98,7 @@ class Faults:
                 undo()
 
         self._undo.append(once)
-        self.sim.world.after(self._random.choice(seconds or (0.05, 0.3, 1.0, 2.5, 4.0, 7.0)), once)
+        self.sim.world.after(self._random.choice(seconds or self._lasting), once)
 
     def _begin(self, *nodes: str) -> Callable[[], None]:
         """Note the trouble; returns what ends it."""
@@ -281,9 +286,31 @@ class Faults:
     def _unregister(self) -> None:
         """Somebody deletes the key of a node, or its registration never was: the lease goes on."""
         node = self._node()
+        self._delete_registration(node)
+        if self._random.random() < 0.5:
+            self.sim.world.after(self._random.uniform(0.0, 0.08), lambda: self._delete_registration(node))
+
+    def _delete_registration(self, node: str) -> None:
         if KEYS.node(node) in self.sim.store.kvs:
             self._note("unregistered", node)
             self.sim.store.transact([], [Delete(KEYS.node(node))], ())
+
+    def _stumble(self) -> None:
+        """A node has to register again and loses its connection while it does."""
+        life = self._life()
+        if life is None or not life.connection.connected or KEYS.node(life.name) not in self.sim.store.kvs:
+            return
+        self._note("stumbles", life.label)
+        end = self._begin(life.name)
+        self.sim.store.transact([], [Delete(KEYS.node(life.name))], ())
+        self.sim.world.after(self._random.uniform(0.0, 0.06), life.connection.break_off)
+
+        def undo() -> None:
+            end()
+            if life.alive:
+                life.connection.come_back()
+
+        self._for_a_while(undo, 0.1, 0.3)
 
     def _terminate_holder(self) -> None:
         life = self._life()

@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from cluster.envelope import Envelope, Kind
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, Unavailable
 from cluster.etcd import Lease
 from cluster.fencing import EndProcess, FencingCore, Phase, PhaseChanged, Renew
 from cluster.keys import Keys
@@ -261,7 +261,7 @@ class Life:
         registration = getattr(self, "registration", None)
         if before is not None and after is None and registration is not None:
             if (before.node, before.epoch) == (self.name, registration.epoch):
-                self.ownership.on_unregistered()
+                self.ownership.on_unregistered(before.epoch)
 
     def _lease_lost(self, lease: int) -> None:
         self.names.lease_lost(lease)
@@ -282,11 +282,14 @@ class Life:
         self.registered_under = self.keeper.lease.id
         self.hears(True)
 
-    async def _register_again(self) -> None:
+    async def _register_again(self, anew: bool) -> int:
         if self.keeper.phase is Phase.LOST:
+            if not anew:
+                raise Unavailable("the lease of this node is lost")
             await self.keeper.new_lease()
         await self._register()
         await self.registration.set_state(NodeState.READY)
+        return self.registration.epoch
 
     # -- what happens to it
 

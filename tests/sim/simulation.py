@@ -51,6 +51,7 @@ class Times:
     buffer_bytes: int = 3_000
     buffer_envelopes: int = 40
     faults: float = 9.0
+    long_faults: float = 20.0
     settle: float = 11.0
     proof: float = 4.0
     quiet: float = 1.0
@@ -79,6 +80,8 @@ class Simulation:
         self.network = Network(self.world, unruly=random.random() < 0.5)
         self.store = Store(self.world)
         self.trouble = Trouble()
+        self.long = random.random() < 0.2
+        """Few faults that last, rather than many."""
         self.machines: dict[str, Machine] = {}
         self.checker = Checker(self)
         self.workload = Workload(self)
@@ -88,9 +91,10 @@ class Simulation:
     def run(self) -> Outcome:
         times, world = self.times, self.world
         try:
-            Faults(self, times.faults)
-            at = times.faults + times.settle
-            world.run(times.faults)
+            faults = times.long_faults if self.long else times.faults
+            Faults(self, faults)
+            at = faults + times.settle
+            world.run(faults)
             self.workload.calm = True
             world.run(at)
             world.note("checker", "proof")

@@ -137,7 +137,8 @@ class Client:
             world.after(0.05, lambda: done(None, Unavailable("the store can't be reached")), actor)
             return
         # what was sent before a partition may still arrive, long after its sender gave up
-        on_the_way = world.pick((0.0005, 0.001, 0.003, 0.02)) if random.random() < 0.98 else random.uniform(0, 3)
+        late = self._store.lost_answers and random.random() < 0.1
+        on_the_way = random.uniform(0, 3) if late else world.pick((0.0005, 0.001, 0.003, 0.02))
 
         def arrive() -> None:
             if not self._store.reachable(self._node):
@@ -147,7 +148,9 @@ class Client:
             except LeaseGone as gone:
                 result, error = None, gone
             if random.random() >= self._store.lost_answers:
-                world.after(world.pick((0.0005, 0.001, 0.003, 0.02)), lambda: self._answer(done, result, error), actor)
+                slow = self._store.lost_answers and random.random() < 0.2
+                back = random.uniform(0, 2.5) if slow else world.pick((0.0005, 0.001, 0.003, 0.02))
+                world.after(back, lambda: self._answer(done, result, error), actor)
 
         world.after(on_the_way, arrive)
 

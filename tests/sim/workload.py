@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from cluster.envelope import Status
@@ -33,6 +34,8 @@ class Workload:
         self.sim = sim
         self.pick = sim.world.pick
         self.random = sim.world.random
+        self.parts = self._some_parts()
+        """What is done in this run: faults show best where nothing else covers them."""
         self.calm = False
         """Less is done than before; enough to see that it can be."""
         self.receivers: dict[str, tuple[Life, bytes]] = {}
@@ -43,15 +46,38 @@ class Workload:
     def begin(self, life: Life) -> None:
         receiver = self._spawn(life)
         self.receivers[life.name] = (life, receiver.pid)
-        self._start(life, self._live_and_die(life))
-        self._start(life, self._own(life))
-        self._start(life, self._hold_name(life))
-        for node in self.sim.machines:
-            if node != life.name:
-                self._start(life, self._stream(life, node))
-                self._start(life, self._ask(life, node))
-                self._start(life, self._watch(life, node))
-        self._start(life, self._send_by_name(life))
+        for part in self.parts:
+            if part in (self._stream, self._ask, self._watch):
+                for node in self.sim.machines:
+                    if node != life.name:
+                        self._start(life, part(life, node))
+            else:
+                self._start(life, part(life))
+
+    def _some_parts(self) -> list[Callable[..., Coroutine[Any, Any, None]]]:
+        every: list[Callable[..., Coroutine[Any, Any, None]]] = [
+            self._stream,
+            self._ask,
+            self._watch,
+            self._live_and_die,
+            self._own,
+            self._hold_name,
+            self._send_by_name,
+        ]
+        if self.sim.long and self.random.random() < 0.5:
+            return [self._watch, self._live_and_die]
+        if self.random.random() < 0.4:
+            return every
+        chosen = self.random.choice(((0,), (1,), (2, 3), (2, 3), (4,), (5, 6), (0, 2, 3), (1, 4, 5, 6)))
+        return [every[index] for index in chosen]
+
+    @property
+    def asks(self) -> bool:
+        return self._ask in self.parts
+
+    @property
+    def owns(self) -> bool:
+        return self._own in self.parts
 
     def _start(self, life: Life, work: Coroutine[Any, Any, None]) -> None:
         life.tasks.start(work, "workload")
@@ -62,7 +88,7 @@ class Workload:
         return process
 
     async def _pause(self, *choices: float) -> None:
-        await asyncio.sleep(self.pick(choices) * (3.0 if self.calm else 1.0))
+        await asyncio.sleep(self.pick(choices) * (2.0 if self.calm else 1.0))
 
     # -- streams
 
@@ -90,7 +116,7 @@ class Workload:
     async def _ask(self, life: Life, node: str) -> None:
         process = self._spawn(life)
         while process.alive:
-            await self._pause(0.1, 0.5, 2.0)
+            await self._pause(0.1, 0.5, 1.0)
             if node in self.receivers and process.alive:
                 _, pid = self.receivers[node]
                 what = f"a question to {pid.decode()}"
@@ -102,7 +128,7 @@ class Workload:
         while not life.leaving:
             process = self._spawn(life)
             self.victims[life.name] = process.pid
-            await self._pause(0.5, 1.0, 3.0, 6.0)
+            await self._pause(0.5, 1.0, 3.0, 6.0, 12.0)
             if process.alive:
                 for node in self.sim.machines:
                     if node != life.name and node in self.receivers and self.sending:
@@ -137,9 +163,11 @@ class Workload:
     # -- locks, and what is written under them
 
     async def _own(self, life: Life) -> None:
-        while not life.leaving:
-            await self._pause(0.05, 0.3, 1.0)
-            name = self.pick(self.locks)
+        for turn in count():
+            if life.leaving:
+                return
+            await self._pause(0.05, 0.2, 0.4)
+            name = self.locks[turn % 2] if self.calm else self.pick(self.locks)
             process = self._spawn(life)
             try:
                 lock = await life.locks.acquire(name, process.pid, life.keeper.lease.id)
@@ -156,12 +184,11 @@ class Workload:
 
     async def _act(self, life: Life, process: Process, lock: Lock) -> None:
         """As long as it pleases, or is let: a killed process ends its step, and what it sends then must be allowed."""
-        until = life.loop.time() + self.pick((0.2, 0.2, 1.0) if self.calm else (0.2, 1.0, 4.0, 9.0))
+        until = life.loop.time() + self.pick((0.1, 0.2) if self.calm else (0.2, 1.0, 4.0, 9.0))
         while process.alive and life.loop.time() < until:
-            if not life.holders.may_act(process.pid):
-                return
-            self.sim.checker.acts(life, lock)
-            self._start(life, self._write(life, lock))
+            if life.holders.may_act(process.pid):
+                self.sim.checker.acts(life, lock)
+                self._start(life, self._write(life, lock))
             await self._pause(0.05, 0.2, 0.3)
 
     async def _write(self, life: Life, lock: Lock) -> None:

@@ -96,13 +96,16 @@ local function main()
 
     --- The name is on the node's lease: it goes when that is lost, and is taken again with the next one.
     local function register()
-        local name = "worker@" .. node
+        local name, told = "worker@" .. node, false
         while true do
             local ok, err = process.registry.register(name, process.pid(), process.registry.CONSISTENT)
             if ok then
                 return
             end
-            logger:info("waiting for the name", { name = name, reason = tostring(err) })
+            if not told then
+                logger:info("waiting for the name", { name = name, reason = tostring(err) })
+                told = true
+            end
             time.sleep("200ms")
         end
     end
@@ -127,8 +130,11 @@ local function main()
             end
         elseif r.channel == changes then
             if r.value.path == "app:limits" then
-                limiter:set_rate(read_rate(limiter.rate))
-                logger:info("new rate", { node = node, rate = limiter.rate })
+                local rate = read_rate(limiter.rate)
+                if rate ~= limiter.rate then
+                    limiter:set_rate(rate)
+                    logger:info("new rate", { node = node, rate = rate })
+                end
             end
         elseif r.channel == signals then
             if r.value.kind == process.event.CANCEL then

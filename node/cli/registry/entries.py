@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from node.cli.console import Format, show_json
+from node.cli.console import Format, say, show_json
 from node.cli.console import show as show_rows
 from node.cli.failures import Failed
 from node.cli.gateway import AsJson, Listing, listing
@@ -76,7 +76,7 @@ async def list_(
         and all(holds(entry) for holds in wanted)
     ]
     if as_yaml:
-        print(drawing.as_yaml(rows), end="")
+        say(drawing.as_yaml(rows).removesuffix("\n"))
         return
     columns = {"id": "ENTRY", "kind": "KIND", "origin": "ORIGIN", "overlaid": "OVERLAID", "comment": "COMMENT"}
     empty = f"no such entries in v{state.version}"
@@ -149,9 +149,9 @@ async def show(
     if listing(format, as_json) is Format.JSON:
         show_json(part if field is not None else shown | {"version": state.version})
     elif as_yaml or isinstance(part, dict | list):
-        print(drawing.as_yaml(part).removesuffix("...\n"), end="")
+        say(drawing.as_yaml(part).removesuffix("...\n").removesuffix("\n"))
     elif isinstance(part, str):
-        print(part)
+        say(part)
     else:
         show_json(part)
 

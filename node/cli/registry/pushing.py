@@ -62,7 +62,8 @@ async def push(
 ) -> None:
     """Make the registry say what the application's files say.
 
-    Exit code 0: pushed and applied (or nothing to push), 1: refused, or a node can't use it, 2: wrong usage.
+    Exit code 0: all nodes have it (also when there was nothing to push), 1: refused, or a node can't use it, 2: wrong
+    usage.
     """
     if rollback_on_error and not wait:
         raise Failed("--rollback-on-error needs to wait for the nodes: leave --no-wait out", code=2)
@@ -76,8 +77,9 @@ async def push(
     except Exception as error:
         _show_conflict(error)
         raise
-    nodes = await _awaited(client, done, patience) if wait and done.changes else Awaited()
-    restored = await take_back(client, done) if nodes.is_bad and rollback_on_error else None
+    # what somebody else pushed, or a push that was broken off, must be on the nodes too before all is said to be well
+    nodes = await _awaited(client, done, patience) if wait and done.version >= 0 else Awaited()
+    restored = await take_back(client, done) if nodes.is_bad and rollback_on_error and done.changes else None
     _tell(done, nodes, restored, wanted)
     if restored is not None and wanted is Format.TEXT:
         print(f"taken back: v{restored} has the entries of v{done.version - 1} again; {await _seen(client, restored)}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from node.lua.dialect.grammar import Grammar
+from node.lua.dialect.grammar import POINT, Grammar
 from node.lua.dialect.tokens import EOF, NAME, STRING, Tokens
 
 PROLOGUE = "local __w_b,__w_y=0,__w_yield;"
@@ -44,6 +44,7 @@ def analyse(source: str, chunk: str) -> Chunk:
     grammar = Grammar(tokens)
     grammar.read()
     prologue = PROLOGUE + _types_read(grammar)
+    _add_points(tokens, grammar.points)
     if grammar.most_locals <= _PLAIN_LOCALS:
         return Chunk(prologue + tokens.join(), requires)
     tokens.texts[tokens.kinds.index(EOF) - 1] += _UNWRAP  # not behind it: the chunk may end in a comment
@@ -85,6 +86,13 @@ def _types_read(grammar: Grammar) -> str:
             read.add(grammar.texts[at])
     names = ",".join(f'"{name}"' for name in sorted(read - own))
     return f"__w_type(_ENV,{{{names}}});" if names else ""
+
+
+def _add_points(tokens: Tokens, statements: list[int]) -> None:
+    """A yield point before each of these; not before what was erased: it may be all that follows a label."""
+    for at in statements:
+        if not tokens.texts[at].isspace() and tokens.texts[at]:
+            tokens.texts[at] = POINT + tokens.texts[at]
 
 
 def _places(tokens: Tokens, name: str) -> Iterator[int]:

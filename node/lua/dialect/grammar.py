@@ -29,6 +29,11 @@ _SUFFIXES = frozenset((".", ":", "[", "(", "{", STRING, "!"))
 _ARGUMENTS = frozenset(("(", "{", STRING))
 _AFTER = frozenset(("::", "!", NAME))  # what may be a cast or an assertion behind an expression
 _BLOCK_ENDS = frozenset(("end", "else", "elseif", "until", EOF))
+_COMPARING = frozenset(("<", ">", "<=", ">=", "~=", "=="))
+_STRAIGHT = 64
+"""Tokens of a block after which a point goes between two statements: each of them may be slow on huge values."""
+MAX_COMPARISONS = 64
+"""Of values that are no literals, in one statement: between them no point can be."""
 
 
 class Grammar(TypeGrammar):
@@ -41,6 +46,8 @@ class Grammar(TypeGrammar):
         self.assigned: set[int] = set()  # tokens that name a variable which is given a value
         self.keys: set[int] = set()  # tokens that name a field in a table constructor
         self.aliases: set[str] = set()  # the names of the type statements
+        self.points: list[int] = []  # statements that get a point before them
+        self._comparisons = 0  # of the statement being read
         self._locals = 0  # of the function being read
         self._labels: set[str] = set()
         self._targets: set[str] | None = None
@@ -74,8 +81,13 @@ class Grammar(TypeGrammar):
             self.too_deep(at)
         kinds = self.kinds
         statement = self._statements.get
+        last = at
         while True:
             kind = kinds[at]
+            self._comparisons = 0
+            if at - last > _STRAIGHT and (kind == NAME or kind == "local"):
+                self.points.append(at)
+                last = at
             if kind == NAME:
                 at = self._name(at, depth)
             elif read := statement(kind):
@@ -323,7 +335,9 @@ class Grammar(TypeGrammar):
             if kind in _AFTER:
                 at = self._casts(at, depth)
                 kind = kinds[at]
-            if kind not in _BINARY:
+            if kind in _COMPARING and kinds[at + 1] not in _ATOMS:
+                self._compare(at)
+            elif kind not in _BINARY:
                 return at
             at += 1
 
@@ -499,6 +513,11 @@ class Grammar(TypeGrammar):
 
     def _refuse(self, at: int, message: str) -> NoReturn:
         self.tokens.refuse(at, message)
+
+    def _compare(self, at: int) -> None:
+        self._comparisons += 1
+        if self._comparisons > MAX_COMPARISONS:
+            self._refuse(at, f"more than {MAX_COMPARISONS} comparisons in one statement; write several")
 
     def _no_method(self, at: int) -> NoReturn:
         hint = "arguments of a method call (a type annotation belongs to 'local', a parameter or a loop)"

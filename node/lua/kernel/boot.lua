@@ -32,4 +32,4 @@ local globals = _G
 for i = 1, #names do
     clear(globals, names[i], nil)
 end
-return K.intake.feed, K.step, K.operations.collect, K.memory.recover, K.memory.relieve, K.limits.change
+return K.intake.feed, K.step, K.operations.collect, K.memory.recover, K.memory.relieve, K.limits.change, K.turns.place(), K.turns.mark

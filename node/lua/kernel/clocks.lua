@@ -22,15 +22,25 @@ local function sleep(nanoseconds)
     if nanoseconds <= 0 then
         turns.ready(thread)
     else
-        timers.arm({ process = thread.process, thread = thread }, turns.monotonic_now() + nanoseconds)
+        local err = timers.refusal(thread.process)
+        if err then
+            return nil, err
+        end
+        timers.arm({ process = thread.process, thread = thread }, nanoseconds)
     end
     yield(WAIT)
 end
 
+-- A timer and its channel; or nil and an error object.
 local function fed_timer(nanoseconds, interval)
+    local process = turns.current.process
+    local err = timers.refusal(process)
+    if err then
+        return nil, err
+    end
     local channel, state = channels.open_fed()
-    local timer = { process = turns.current.process, state = state, interval = interval }
-    timers.arm(timer, turns.monotonic_now() + nanoseconds)
+    local timer = { process = process, state = state, interval = interval }
+    timers.arm(timer, nanoseconds)
     return timer, channel
 end
 
@@ -64,7 +74,7 @@ function methods.reset(object, duration)
     local old = state.timer
     local was_armed = timers.stop(old)
     local timer = { process = old.process, state = old.state, interval = old.interval and nanoseconds }
-    timers.arm(timer, turns.monotonic_now() + nanoseconds)
+    timers.arm(timer, nanoseconds)
     state.timer = timer
     return was_armed
 end
@@ -99,7 +109,11 @@ local function complete(time)
         if not nanoseconds then
             return nil, err
         end
-        sleep(nanoseconds)
+        local _
+        _, err = sleep(nanoseconds)
+        if err then
+            return nil, err
+        end
     end
 
     function time.after(duration)
@@ -107,7 +121,10 @@ local function complete(time)
         if not nanoseconds then
             return nil, err
         end
-        local _, channel = fed_timer(nanoseconds)
+        local timer, channel = fed_timer(nanoseconds)
+        if not timer then
+            return nil, channel
+        end
         return channel
     end
 
@@ -120,6 +137,9 @@ local function complete(time)
                 return not_positive(name)
             end
             local timer, channel = fed_timer(nanoseconds, repeating and nanoseconds or nil)
+            if not timer then
+                return nil, channel
+            end
             local state = { __index = methods, __metatable = false, timer = timer, channel = channel, to_ns = to_ns }
             return setmetatable({}, state)
         end

@@ -12,23 +12,35 @@ local sort, unpack = table.sort, table.unpack
 
 local LONGEST_NAME = 59 -- Lua cuts the end off longer names of chunks; here they lose their beginning
 
+local OWN_COUNT = "local __w_b,__w_y=0,__w_yield;"
+
 local cached = {} -- id -> code
 local fetching = {} -- id -> {waiting threads, stale}
 
--- The function that opens the chunk in an environment. The text must be a whole chunk by itself
--- before it is put into a function, else it could end that function early.
+-- The function that runs a chunk in an environment. Text out of the dialect begins with two locals its yield
+-- points count with; here all chunks count with those of the scheduler.
+local function open_of(source, name)
+    if sub(source, 1, #OWN_COUNT) == OWN_COUNT then
+        source = sub(source, #OWN_COUNT + 1)
+    end
+    local text = "local __w_b, __w_y return function(_ENV, __w_type, ...) " .. source .. "\nend"
+    local chunk, problem = load(text, name, "t", {})
+    if not chunk then
+        return nil, problem
+    end
+    local open = chunk()
+    turns.join(open)
+    return open
+end
+
+-- The text must be a whole chunk by itself before it is put into a function, else it could end that function early.
 local function compile(id, source)
     local name = #id <= LONGEST_NAME and "=" .. id or "=..." .. sub(id, 4 - LONGEST_NAME)
     local chunk, problem = load(source, name, "t", {})
     if not chunk then
         return nil, problem
     end
-    local open
-    open, problem = load("return function(_ENV, __w_yield, __w_type, ...) " .. source .. "\nend", name, "t", {})
-    if not open then
-        return nil, problem
-    end
-    return open()
+    return open_of(source, name)
 end
 
 local function to_set(list)
@@ -220,4 +232,4 @@ local function forget(ids)
     end
 end
 
-K.code = { get = get, at_hand = at_hand, affected_by = affected_by, forget = forget, built_in = built_in }
+K.code = { get = get, at_hand = at_hand, affected_by = affected_by, forget = forget, built_in = built_in, open_of = open_of }

@@ -12,7 +12,8 @@ local rule_for = values.rule_for
 local rawmeta, rawpcall = debug.getmetatable, pcall
 local byte, char, concat, pack, sub, unpack =
     string.byte, string.char, table.concat, string.pack, string.sub, string.unpack
-local error, mtype, next, rawlen, rawset, type = error, math.type, next, rawlen, rawset, type
+local error, mtype, next, rawequal, rawlen, rawset, type =
+    error, math.type, next, rawequal, rawlen, rawset, type
 
 local DEEPEST = values.DEEPEST + 8 -- what the kernel puts around a value of a user
 local DEEPEST_IN = 200
@@ -186,7 +187,7 @@ local function bare(value)
 end
 
 function put_table(value, depth)
-    if value == NULL then
+    if rawequal(value, NULL) then -- never asks a metamethod of the value
         size = size + 1
         buffer[size] = NIL
         return

@@ -158,6 +158,7 @@ local function brought(count, list)
     if count == 1 then
         return list[1]
     end
+    list.n = nil
     return count > 1 and list or nil
 end
 
@@ -207,7 +208,7 @@ local function send_startup(from, pid, messages)
     local process = by_pid[pid]
     for i = 1, messages and #messages or 0 do
         local topic, list = messages[i][1], messages[i][2]
-        local count = list.n or #list
+        local count = list.n or codec.length_of(list)
         list.n = count
         if not process then
             put({ 1, pid, from, 0, topic, list, "", 0 }, 8, 6)
@@ -264,7 +265,6 @@ local function received(envelope)
     if count == 1 then
         value = payloads[1]
     elseif count > 1 then
-        payloads.n = count
         value = payloads
     end
     process.received = process.received + 1

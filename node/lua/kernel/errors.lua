@@ -5,10 +5,12 @@
 local K = ...
 local rawerror = K.rawerror
 local getinfo, getlocal, rawmeta, running = debug.getinfo, debug.getlocal, debug.getmetatable, coroutine.running
-local concat, find, setmetatable, tostring, type = table.concat, string.find, setmetatable, tostring, type
+local concat, find, setmetatable, sub, tostring, type =
+    table.concat, string.find, setmetatable, string.sub, tostring, type
 
 local KIND, MESSAGE, RETRYABLE, DETAILS, FRAMES = 1, 2, 3, 4, 5
 local DEEPEST_STACK = 24
+local LONGEST_MESSAGE = 65536
 
 local KINDS = {
     NOT_FOUND = "NotFound",
@@ -65,7 +67,8 @@ function methods.stack(self)
 end
 
 function meta.__tostring(self)
-    return self[MESSAGE]
+    local message = self[MESSAGE]
+    return type(message) == "string" and message or ""
 end
 
 function meta.__concat(left, right)
@@ -153,11 +156,37 @@ local function raise(message, level)
     rawerror(message, 0)
 end
 
+-- ``err`` as it can be shown to others, whatever a program has made of it: its fields are of their types, and what
+-- can't be passed on is left out and named. Else the failure itself would be lost with it.
+local function passable(err)
+    local kind, message, retryable, details, frames = err[KIND], err[MESSAGE], err[RETRYABLE], err[DETAILS], err[FRAMES]
+    local has_types = type(kind) == "string" and type(message) == "string" and (details == nil or type(details) == "table")
+        and (retryable == nil or type(retryable) == "boolean")
+    local _, problem = K.values.copy(err)
+    if has_types and not problem then
+        return err
+    end
+    _, problem = K.values.copy(details)
+    message = type(message) == "string" and sub(message, 1, LONGEST_MESSAGE) or "(error object without a message)"
+    local fresh = new(type(kind) == "string" and kind or KINDS.INTERNAL, message)
+    if type(retryable) == "boolean" then
+        fresh[RETRYABLE] = retryable
+    end
+    if problem then
+        fresh[DETAILS] = { lost = problem }
+    elseif type(details) == "table" then
+        fresh[DETAILS] = details
+    end
+    _, problem = K.values.copy(frames)
+    fresh[FRAMES] = not problem and frames or nil
+    return fresh
+end
+
 -- The error object for whatever a process raised. Never calls into user code (a __tostring may not return).
 local function from_raised(raised, co)
     if is_error(raised) then
         raised[FRAMES] = raised[FRAMES] or co and frames_of(0, co)
-        return raised
+        return passable(raised)
     end
     local message
     if type(raised) == "string" then
@@ -171,15 +200,15 @@ local function from_raised(raised, co)
     end
     local err = new(KINDS.INTERNAL, message)
     err[FRAMES] = co and frames_of(0, co)
-    return err
+    return passable(err)
 end
 
 -- The error object for what a process returned as its second value: an error is an error object or a text.
 local function from_returned(value)
     if is_error(value) then
-        return value
+        return passable(value)
     elseif type(value) == "string" then
-        return new(KINDS.UNKNOWN, value)
+        return passable(new(KINDS.UNKNOWN, value))
     end
     return nil
 end

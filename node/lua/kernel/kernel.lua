@@ -1,6 +1,6 @@
 -- The kernel's one entry: a step. What came in is taken, what is due fires, processes run.
 local K = ...
-local intake, memory, operations = K.intake, K.memory, K.operations
+local garbage, intake, memory, operations = K.garbage, K.intake, K.memory, K.operations
 local processes, timers, turns = K.processes, K.timers, K.turns
 
 -- Something is wrong in the kernel or with what it was given: the node logs it.
@@ -14,6 +14,7 @@ end
 local function step(now, wall, seconds, parallel)
     turns.begin_step(now, wall, parallel)
     memory.watch()
+    garbage.choose()
     intake.take()
     timers.run()
     if processes.ending > 0 then

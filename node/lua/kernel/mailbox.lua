@@ -208,7 +208,7 @@ local function topic_closed(state)
     sort_again(process, state)
 end
 
--- The channel of one topic; the same for every call.
+-- The channel of one topic, the same for every call; or nil and an error object.
 local function listen(process, topic, as_messages)
     local listeners = process.listeners
     if not listeners then
@@ -220,7 +220,7 @@ local function listen(process, topic, as_messages)
         if process.topics >= K.config.max_subscriptions then
             K.limits.hit("max_subscriptions")
             local text = "the process listens to " .. process.topics .. " topics already; raise max_subscriptions of its host"
-            error(K.errors.new("RateLimited", text, true), 0)
+            return nil, K.errors.new("RateLimited", text, true)
         end
         process.topics = process.topics + 1
         local _

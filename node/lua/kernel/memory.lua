@@ -51,7 +51,7 @@ local function in_order()
 end
 
 -- Walk a little through every process. Returns the walks that are not complete, those of processes of at
--- least ``least`` bytes that are, and the bytes of the rest.
+-- least ``least`` bytes that are, the bytes of the rest, and whether there was time for every one.
 local function first_round(least, deadline)
     local held, holders = weights.held(), {}
     local open, complete, sum = {}, {}, 0
@@ -71,10 +71,10 @@ local function first_round(least, deadline)
             end
         end
         if i % 64 == 0 and clock() > deadline then
-            break
+            return open, complete, sum, i == #list
         end
     end
-    return open, complete, sum
+    return open, complete, sum, true
 end
 
 local function largest(walks)
@@ -118,11 +118,11 @@ local function fastest(least)
 end
 
 -- The process that holds most, nil when none holds ``least`` bytes. What no walk can see of the ``held`` bytes in
--- use, when it is much, is charged to the one that was seen growing.
+-- use, when it is much, is charged to the one that was seen growing; what there was no time to look at, to nobody.
 local function heaviest(least, held)
     local deadline = clock() + LONGEST
     weights.separate()
-    local open, complete, sum = first_round(least, deadline)
+    local open, complete, sum, is_all = first_round(least, deadline)
     local budget, spent = FIRST, 0
     while #open > 0 and spent < WORK and clock() < deadline do
         if #open == 1 then
@@ -138,6 +138,7 @@ local function heaviest(least, held)
         spent = spent + work
     end
     weights.separate(true)
+    is_all = is_all and #open == 0
     for i = 1, #open do
         complete[#complete + 1] = open[i]
     end
@@ -147,7 +148,7 @@ local function heaviest(least, held)
     local found, most = largest(complete)
     if found and most >= least then
         return found
-    elseif held - base - sum > 4 * least then
+    elseif is_all and held - base - sum > 4 * least then
         return fastest(least)
     end
     return nil

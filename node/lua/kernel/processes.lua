@@ -13,9 +13,10 @@ local errors, operations, sandbox, timers, turns = K.errors, K.operations, K.san
 local config = K.config
 local ENDED = turns.ENDED
 local OUT_OF_MEMORY = K.guards.OUT_OF_MEMORY
-local next, tostring, unpack = next, tostring, table.unpack
+local next, tostring, type, unpack = next, tostring, type, table.unpack
 
 local SLOTS = 64
+local PLAIN = { ["nil"] = true, boolean = true, number = true, string = true }
 local DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 local processes = { ending = 0, live = 0 }
@@ -23,7 +24,7 @@ local by_pid = {}
 local ended = {} -- processes whose watchers have not been told yet
 local counters = {} -- entry -> counts
 local last_counter = config.counter -- of the PIDs this slot has seen
-local first_quantum = config.quantum < 256 and config.quantum or 256 -- grows as its points prove to be close
+local first_quantum = config.quantum < 256 and config.quantum + 0.0 or 256.0 -- grows as its points prove to be close
 
 local function base36(number)
     local text = ""
@@ -78,6 +79,7 @@ local function new_record(pid, entry, parent, context)
         arrived = 0,
         limit = config.mailbox_limit,
         quantum = first_quantum,
+        portion = first_quantum,
         parent = parent,
         context = context,
         dead = false,
@@ -91,10 +93,21 @@ processes.system = new_record("", { id = "kernel" }, "", nil)
 processes.system.holds = 1
 counters.kernel = nil
 
+-- What main returned; a value that can't leave the process is a failure, else who waits for it would get nothing.
+local function checked(value, err)
+    if err == nil and not PLAIN[type(value)] then
+        local _, problem = K.values.copy(value)
+        if problem then
+            return nil, errors.new("Invalid", "what main returned can't be passed on: " .. problem, false)
+        end
+    end
+    return value, err
+end
+
 local function run_main(process, arguments)
     local f = sandbox.open(process, process.code, process.method)
     process.started = true
-    return ENDED, f(unpack(arguments, 1, arguments.n))
+    return ENDED, checked(f(unpack(arguments, 1, arguments.n)))
 end
 
 local function start(process, arguments)

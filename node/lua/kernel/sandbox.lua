@@ -11,7 +11,7 @@ local code, errors, guards, libraries = K.code, K.errors, K.guards, K.libraries
 local operations, turns, views = K.operations, K.turns, K.views
 local view_of = views.view_of
 local rawmeta = debug.getmetatable
-local concat, error, load, pairs, rawset, select = table.concat, error, load, pairs, rawset, select
+local concat, error, pairs, rawset, select = table.concat, error, pairs, rawset, select
 local setmetatable, tostring, type = setmetatable, tostring, type
 
 local ALWAYS = { process = true, channel = true, coroutine = true, errors = true, payload = true }
@@ -26,7 +26,7 @@ local trusted = setmetatable({}, { __index = libraries.basics })
 for _, name in pairs({ "string", "table", "math", "coroutine", "os" }) do
     trusted[name] = libraries[name]
 end
-trusted.error, trusted.utf8, trusted.rawlen, trusted.__w_yield = error, utf8, rawlen, turns.point
+trusted.error, trusted.utf8, trusted.rawlen = error, utf8, rawlen
 
 local function maker_of(name)
     local make = makers[name]
@@ -35,11 +35,11 @@ local function maker_of(name)
         if not source then
             return nil
         end
-        local chunk, problem = load(source, "=module/" .. name, "t", trusted)
-        if not chunk then
+        local open, problem = code.open_of(source, "=module/" .. name)
+        if not open then
             error("module " .. name .. " doesn't compile: " .. problem, 0)
         end
-        make = chunk(K)
+        make = open(trusted, nil, K)
         makers[name] = make
         K.weights.share(make)
     end
@@ -121,7 +121,7 @@ local function library_for(process, imported)
     loading[#loading + 1] = id
     loading[id] = #loading
     local ok
-    ok, loaded = guards.pcall(imported.open, open_environment(process, imported), turns.point, K.types.declare)
+    ok, loaded = guards.pcall(imported.open, open_environment(process, imported), K.types.declare)
     loading[id], loading[#loading] = nil, nil
     if not ok then
         process.libraries[id] = nil
@@ -187,7 +187,7 @@ end
 -- Run the chunk of ``entry`` in ``process`` and give the function to call, or nil and what is wrong.
 local function open(process, entry, method)
     process.modules, process.libraries, process.loading = {}, {}, {}
-    local returned = entry.open(open_environment(process, entry), turns.point, K.types.declare)
+    local returned = entry.open(open_environment(process, entry), K.types.declare)
     if type(returned) == "function" then
         return returned
     end

@@ -2,14 +2,15 @@
 --
 -- Straight-line code on huge strings can take seconds between two points. Allocating makes the
 -- collector run, and that calls the finalizer below, inside whatever runs. When the slice has
--- lasted longer than LONGEST it sets a hook on the running coroutine, which kills the process
+-- lasted longer than LONG, the process looks at the clock at its next yield point; when it comes to
+-- none, and the slice has lasted longer than LONGEST, a hook on the running coroutine kills the process
 -- at its next instruction. The hook is gone again before the scheduler goes on.
 local K = ...
 local turns = K.turns
-local clock, running, setmetatable = os.clock, coroutine.running, setmetatable
+local running, setmetatable = coroutine.running, setmetatable
 local sethook = debug.sethook
 
-local LONGEST = 1.0
+local LONG, LONGEST = 0.005, 1.0 -- seconds
 
 local meta = {}
 
@@ -24,11 +25,14 @@ local function raise()
 end
 
 function meta.__gc()
-    if turns.current and clock() - turns.turn_began > LONGEST * turns.parallel then
+    local seconds = turns.current and turns.lasts() or 0
+    if seconds > LONGEST then
         local co, is_main = running()
         if co and not is_main then
             sethook(co, raise, "", 1)
         end
+    elseif seconds > LONG then
+        turns.prod()
     end
     setmetatable({}, meta)
 end

@@ -11,7 +11,7 @@ local find, format, match, next, tostring, type = string.find, string.format, st
 
 local OK, ERROR = operations.OK, 1
 local SPAWN_DEADLINE = 10 -- seconds
-local MILLISECOND = 1000000
+local MILLISECOND = 1e6 -- a float, which does not wrap around
 
 local own_host = config.node .. "@" .. config.host
 

@@ -82,7 +82,12 @@ local function subscribe(topic, channel)
     elseif listeners and listeners[topic] then
         return nil, errors.new("AlreadyExists", "topic '" .. topic .. "' has a channel already", false)
     end
-    local feed = { channel = mailbox.listen(process, topic, true), held = nil }
+    local fed
+    fed, err = mailbox.listen(process, topic, true)
+    if not fed then
+        return nil, err
+    end
+    local feed = { channel = fed, held = nil }
     local feeds = state.feeds or {}
     state.feeds = feeds
     feeds[#feeds + 1] = feed

@@ -6,6 +6,7 @@
 local K = ...
 local turns, channels = K.turns, K.channels
 local ready = turns.ready
+local NEVER = math.maxinteger
 
 local heap, size = {}, 0
 local order = 0
@@ -47,6 +48,7 @@ local function sift_down(timer, position)
 end
 
 local function insert(timer)
+    heap[size + 1] = timer -- first: when there is no memory for it, nothing else has changed
     order = order + 1
     timer.order = order
     size = size + 1
@@ -88,20 +90,39 @@ local function gone_stale(count)
     end
 end
 
--- Arm ``timer`` for ``at``; its process has one more reason to live.
-local function arm(timer, at)
-    local process = timer.process
-    if process.armed >= K.config.max_timers and process ~= K.processes.system then
-        K.limits.hit("max_timers")
-        local text = "the process has " .. K.config.max_timers .. " timers already; stop some, or raise max_timers of its host"
-        error(K.errors.new("RateLimited", text, true), 0)
+-- The moment ``nanoseconds`` after ``from``. What no clock can reach is never, and not in the past.
+local function after_that(from, nanoseconds)
+    local at = from + nanoseconds
+    if nanoseconds > 0 and at < from then
+        return NEVER
     end
+    return at
+end
+
+-- Why a program may not have one timer more now, or nil. Asked before it makes one; the kernel's own deadlines and the
+-- next tick of a ticker are never refused.
+local function refusal(process)
+    if process.armed < K.config.max_timers then
+        return nil
+    end
+    K.limits.hit("max_timers")
+    local text = "the process has " .. process.armed .. " timers already; stop some, or raise max_timers of its host"
+    return K.errors.new("RateLimited", text, true)
+end
+
+local function arm_at(timer, at)
+    local process = timer.process
     timer.at = at
+    insert(timer)
     timer.armed = true
     process.holds = process.holds + 1
     process.armed = process.armed + 1
-    insert(timer)
     return timer
+end
+
+-- Arm ``timer`` for in ``nanoseconds``; its process has one more reason to live.
+local function arm(timer, nanoseconds)
+    return arm_at(timer, after_that(turns.monotonic_now(), nanoseconds))
 end
 
 local function disarm(timer)
@@ -127,11 +148,11 @@ local function fire(timer)
         ready(timer.thread)
     elseif timer.state then
         if timer.interval then -- the next tick is counted from the last one due, not from now; missed ones are left out
-            local at = timer.at + timer.interval
+            local at = after_that(timer.at, timer.interval)
             if at <= turns.now then
                 at = turns.now + timer.interval - (turns.now - timer.at) % timer.interval
             end
-            arm(timer, at)
+            arm_at(timer, at)
         end
         if timer.state.last == 0 then -- a tick nobody took yet is not doubled
             channels.push(timer.state, value_at(turns.wall_now()))
@@ -169,7 +190,7 @@ end
 
 -- Call ``call`` in the kernel after ``nanoseconds``, on behalf of ``process``.
 local function after(process, nanoseconds, call)
-    return arm({ process = process, call = call }, turns.monotonic_now() + nanoseconds)
+    return arm({ process = process, call = call }, nanoseconds)
 end
 
 -- Show ``look`` every timer that is in the heap.
@@ -185,6 +206,7 @@ end
 
 K.timers = {
     set_value = set_value,
+    refusal = refusal,
     arm = arm,
     stop = stop,
     after = after,

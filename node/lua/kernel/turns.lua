@@ -6,30 +6,40 @@
 -- RESUMES resumes, or when a thread has used up its quantum. Both lines are linked through the
 -- records, so that queueing allocates nothing and can't fail when memory is short.
 --
--- The dialect puts yield points into user code; each counts down and calls ``point`` at zero.
+-- The dialect puts yield points into user code; each counts down and calls ``point`` at zero. All code
+-- of the VM counts with one local of this file, ``budget``, which it has as an upvalue. So a turn begins
+-- with a count of its own; the sentry can end it early, and so can the node from another thread
+-- (node/host/prodding.py): both put PRODDED there, and the next yield point looks at the clock.
 -- In a stretch that can't yield (the comparator of a sort, a gsub callback) the process goes
 -- on until ``stretch`` seconds are over and is killed then, by a raise that ``pcall`` re-raises.
 -- Otherwise to kill is to not resume.
 --
 -- The quantum is in points but meant as SLICE seconds: it shrinks for a process whose points
--- are far apart (long strings, big tables) and grows back.
+-- are far apart (long strings, big tables) and grows back. A turn begins with a small portion of it,
+-- so that short turns need no clock.
 local K = ...
 local clock = os.clock
 local create, resume, yield = coroutine.create, coroutine.resume, coroutine.yield
 local isyieldable = coroutine.isyieldable
 local collect, error, next, setmetatable = collectgarbage, error, next, setmetatable
+local format, getupvalue, upvalueid, upvaluejoin = string.format, debug.getupvalue, debug.upvalueid, debug.upvaluejoin
 
 local WAIT, PREEMPT, ENDED = {}, {}, {} -- what a thread hands the scheduler: nobody else has these tables
 local RESUMES = 64
 local SLICE = 0.0001
-local SMALLEST_QUANTUM = 16
+local LONGEST = 1.0 -- seconds between two looks at the clock, when somebody has asked for one
+local SMALLEST_QUANTUM = 16.0
+local FIRST_PORTION = 256.0
+local PRODDED = -2.0 ^ 40
 local CLOCK_EVERY = 32
 
 local KILLED = setmetatable({}, { __tostring = function() return "killed" end, __metatable = false })
 
 local front = { next = false } -- what comes before the first process in line
 local tail, length = front, 0
-local largest_quantum = K.config.quantum
+local largest_quantum = K.config.quantum + 0.0
+local budget = 0.0 -- points until the next call of ``point``; a float, which Lua counts down faster
+local fresh = false -- nothing of the turn was measured yet
 
 -- What other files of the kernel read: the thread that runs, the time of this step in ns.
 local turns = {
@@ -44,7 +54,6 @@ local turns = {
     crowded_at = 0, -- KiB of the VM's memory at which a step breaks off while it weighs
     broken_off = false,
     urgent = false, -- something to look at between this turn and the next
-    fresh = false,
     stretch_began = false,
 }
 
@@ -147,7 +156,14 @@ local function adapt(process, used)
     elseif wanted < SMALLEST_QUANTUM then
         wanted = SMALLEST_QUANTUM
     end
-    process.quantum = wanted - wanted % 1
+    process.quantum = wanted // 1
+    process.portion = process.quantum < FIRST_PORTION and process.quantum or FIRST_PORTION
+end
+
+local function end_for_budget(process)
+    K.limits.hit("stretch")
+    process.killed = "budget"
+    error(KILLED, 0)
 end
 
 local function stretch(process)
@@ -155,51 +171,95 @@ local function stretch(process)
     if not turns.stretch_began then
         turns.stretch_began = now
     elseif now - turns.stretch_began > K.config.stretch * turns.parallel then
-        K.limits.hit("stretch")
-        process.killed = "budget"
-        error(KILLED, 0)
+        end_for_budget(process)
     end
     return process.quantum
 end
 
 local function begin_slice()
-    turns.fresh = false
+    fresh = false
     turns.stretch_began = false
     turns.slice_began = clock()
+end
+
+local function refill(points)
+    budget = points
+    return points
 end
 
 -- A yield point ran out. Returns the points until the next call.
 local function point()
     local thread = turns.current
     if not thread then -- a module's function that the kernel itself calls
-        return largest_quantum
+        return refill(largest_quantum)
     end
     local process = thread.process
     if process.killed then
         error(KILLED, 0)
     end
-    if turns.fresh then -- what ran out had been counted down in earlier turns
+    if fresh then
         begin_slice()
-        return process.quantum
+        return refill(budget == -1 and process.quantum or 0.0)
+    elseif thread.pinned or not isyieldable() then
+        return refill(stretch(process))
     end
-    if thread.pinned or not isyieldable() then
-        return stretch(process)
+    local used = (clock() - turns.slice_began) / turns.parallel + 1e-9
+    if used > LONGEST then
+        end_for_budget(process)
     end
-    adapt(process, (clock() - turns.slice_began) / turns.parallel + 1e-9)
+    adapt(process, used)
     yield(PREEMPT)
-    begin_slice()
-    return process.quantum
+    return budget
+end
+
+-- What code counts with, under the names the dialect gives it.
+local function counts()
+    return budget, point
+end
+local COUNTED = { __w_b = 1, __w_y = 2 } -- the upvalues of ``counts``
+
+-- Let the code in ``open`` count with the kernel's own.
+local function join(open)
+    local index, name = 1, getupvalue(open, 1)
+    while name do
+        if COUNTED[name] then
+            upvaluejoin(open, index, counts, COUNTED[name])
+        end
+        index = index + 1
+        name = getupvalue(open, index)
+    end
+end
+
+-- Where the count is, for who ends turns early from outside; ``mark`` sets it, so that it can be recognized.
+local function place()
+    return format("%p", upvalueid(counts, COUNTED.__w_b))
+end
+
+local function mark(value)
+    local before = budget
+    budget = value
+    return before
+end
+
+-- How long the running slice has lasted, in seconds; of a turn that was not measured yet the time begins now.
+local function lasts()
+    if fresh then
+        begin_slice()
+    end
+    return (clock() - turns.slice_began) / turns.parallel
+end
+
+-- Let the running process look at the clock at its next yield point.
+local function prod()
+    budget = PRODDED
 end
 
 -- Charge the running process for work a C function did for it, in points; preempts like a point.
-local charged = 0
 local function charge(cost)
-    if cost > 0 then -- never NaN, never back
-        charged = charged + cost
-    end
-    if charged >= largest_quantum then
-        charged = 0
+    if cost >= budget then
         point()
+    elseif cost > 0 then -- never NaN, never back
+        budget = budget - cost // 1
     end
 end
 
@@ -238,7 +298,7 @@ local function go_on(process, thread, ok, what, value, err)
     while what == WAIT or not came_back(process, thread, ok, what, value, err) do
         thread = process.first
         left = left - 1
-        if not thread or left == 0 then
+        if not thread or left == 0 or budget < -1 then
             break
         end
         process.first = thread.next
@@ -298,7 +358,10 @@ local function run(seconds)
                 process.first = thread.next
                 thread.next = false
                 turns.current = thread
-                turns.fresh = true
+                budget, fresh = process.portion, true
+                if budget < FIRST_PORTION then -- its points may be far apart
+                    begin_slice()
+                end
                 local ok, what, value, err = resume(thread.co, thread.a, thread.b)
                 if what == WAIT and not process.first and process.holds > 0 then
                     process.queued = false
@@ -309,7 +372,7 @@ local function run(seconds)
                     weigh(process, before)
                 end
             end
-            if turns.urgent then
+            if turns.urgent or budget < -1 then
                 count = number
                 break
             end
@@ -338,13 +401,14 @@ local function rebuild(processes)
 end
 
 K.limits.on_change(function()
-    largest_quantum = K.config.quantum
+    largest_quantum = K.config.quantum + 0.0
 end)
 
 turns.rebuild = rebuild
 turns.WAIT, turns.PREEMPT, turns.ENDED, turns.KILLED = WAIT, PREEMPT, ENDED, KILLED
 turns.ready, turns.park, turns.can_wait, turns.check_wait, turns.abandon = ready, park, can_wait, check_wait, abandon
 turns.new_thread, turns.point, turns.charge, turns.run = new_thread, point, charge, run
+turns.join, turns.place, turns.mark, turns.lasts, turns.prod = join, place, mark, lasts, prod
 turns.slice_began = 0
 turns.monotonic_now, turns.wall_now, turns.begin_step = monotonic_now, wall_now, begin_step
 turns.length = function() return length end

@@ -15,7 +15,8 @@
 local K = ...
 local rawmeta = debug.getmetatable
 local getinfo, getlocal, getupvalue = debug.getinfo, debug.getlocal, debug.getupvalue
-local find, format, math_type, next, rawget, type = string.find, string.format, math.type, next, rawget, type
+local find, format, math_type, next = string.find, string.format, math.type, next
+local rawget, setmetatable, type = rawget, setmetatable, type
 
 local STRING, TABLE, ARRAY_SLOT, HASH_SLOT = 25, 56, 16, 24
 local FUNCTION, UPVALUE = 32, 8
@@ -28,7 +29,7 @@ local FAR = 1000000 -- frames that may be gone over to come to them
 local WALKED = { table = true, ["function"] = true, thread = true }
 local OF_THE_KERNEL = { code = true, counts = true, on_end = true, next = true }
 
-local shared = {} -- what belongs to no process
+local shared = setmetatable({}, { __mode = "k" }) -- what belongs to no process; it keeps nothing that the kernel lets go of
 
 local function rounded(slots)
     local power = 1

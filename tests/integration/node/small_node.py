@@ -19,11 +19,14 @@ from cluster.envelope import error_map, to_text
 from cluster.etcd import Etcd, PrefixWatch
 from cluster.events import EventBus
 from cluster.keys import Keys
+from cluster.locks import Locks
+from cluster.members import Members
 from cluster.names import Names
 from cluster.registry import Entry, Registry
 from cluster.subjects import Subjects
 from cluster.tasks import Tasks
 from node.env import EnvRegistry
+from node.groups import Groups
 from node.host.vm import Vm, VmConfig
 from node.lua.dialect import transform
 from node.modules import Dispatcher, load_halves
@@ -31,11 +34,14 @@ from node.modules.env import EnvModule
 from node.modules.events import EventsModule
 from node.modules.halves import MODULES
 from node.modules.io import IoModule
+from node.modules.locks import LocksModule
 from node.modules.logger import LoggerModule
 from node.modules.names import NamesModule
 from node.modules.permits import EVERY_NAMESPACE, Permits
+from node.modules.pg import PgModule
 from node.modules.registry import RegistryModule
 from node.modules.store import StoreModule
+from node.modules.system import Facts, SystemModule
 from node.modules.time import TimeModule
 from node.output import Output
 from node.stores import Stores
@@ -150,6 +156,28 @@ class Lua:
         return await self.result(await self.start(source, *args))
 
 
+class SureLease:
+    """A lease that is never in doubt."""
+
+    def __init__(self, lease: int) -> None:
+        self.lease = lease
+
+    def current(self) -> int:
+        return self.lease
+
+    def may_start_owned(self, lease: int) -> bool:
+        return lease == self.lease
+
+
+def facts(members: Members) -> Facts:
+    """Of a node without hosts and services."""
+
+    async def none() -> list[dict[str, Any]]:
+        return []
+
+    return Facts(NODE, members.all, list, none, list, lambda id: False, lambda code: None, load_halves())
+
+
 async def at_once(revision: int, seconds: float) -> None:
     """There is no other node to wait for."""
 
@@ -167,11 +195,14 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
     async with AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(Tasks("node"))
         lease = await etcd.grant(60)
+        members = Members(watch, keys)
+        locks = Locks(etcd, watch, keys, tasks)
         names = Names(etcd, watch, keys, NODE, tasks, lambda: lease.id, at_once)
         bus = await stack.enter_async_context(Bus([servers.nats_url], name=NODE, inbox=subjects.inbox(NODE)))
         events = EventBus(bus.data, subjects, NODE, 1)
         await stack.enter_async_context(watch)
         await stack.enter_async_context(registry)
+        groups = Groups(NODE, 1, lambda item: lua.vm.post(item), members.all, env.lookup, tasks)
         modules = [
             RegistryModule(registry, Permits(lambda id: registry.state.get(id), env.lookup, EVERY_NAMESPACE)),
             EventsModule(events),
@@ -181,6 +212,9 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
             LoggerModule(),
             TimeModule(),
             NamesModule(names, NODE, lambda: lease.id),
+            LocksModule(locks, SureLease(lease.id)),
+            PgModule(groups, lambda node: False),
+            SystemModule(facts(members)),
         ]
         dispatcher = await stack.enter_async_context(Dispatcher(modules))
         await registry.publish(ENTRIES, "always", author="test")
@@ -188,6 +222,7 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
         for entry in registry.state.entries():
             if stores.handles(entry.kind):
                 await stores.put(entry)
+        await groups.put(Entry("app:groups", "pg.scope"))
         lua = Lua(etcd, registry, events, stores, dispatcher, screen, io, fences)
         vm = Vm(
             slot=1,

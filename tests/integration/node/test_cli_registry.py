@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from cluster.client import Client
+from cluster.configuration import Configuration
 from cluster.embedded import EmbeddedServers
 from cluster.errors import CallTimeout, Invalid
 from cluster.etcd import Etcd
@@ -245,6 +246,23 @@ class TestPush:
         await nodes.start("a")
         nodes.degraded["a"] = [{"entry": "app:other", "version": 0, "reason": "disk full"}]
         app.write(rate=3)
+        await app.push()
+
+    async def test_repeated_it_fails_as_long_as_a_node_can_not_use_it(self, app: App, nodes: Nodes, told: Told) -> None:
+        """A deployment that is run again, or one that finds the work of a broken off push done, must not look well."""
+        await nodes.start("a", "b")
+        nodes.degraded["b"] = [{"entry": "app:limits", "version": 1, "reason": "disk full"}]
+        app.write(rate=3)
+        await app.push(wait=False)
+        told()
+        for options in ({}, {"rollback_on_error": True}):
+            with pytest.raises(Failed):
+                await app.push(**options)
+            out, err = told()
+            assert out.startswith("nothing to push: the registry has it all (v1); applied on 1 node in ")
+            assert "error: b is degraded by v1: app:limits: disk full\n" in err
+        assert await versions(app.client) == [0, 1], "what another pushed is not taken back"
+        nodes.degraded.clear()
         await app.push()
 
     async def test_a_node_that_says_nothing_in_time_is_an_error(self, app: App, nodes: Nodes, told: Told) -> None:
@@ -521,6 +539,8 @@ class TestConfig:
         await config.list_(client, as_json=True)
         (row,) = json.loads(told()[0])
         assert (row["state"], row["at"], row["reason"]) == ("refused", "v4", "not a mapping")
+        with pytest.raises(Failed, match=r"the entry is as it was; .+ `wippy config unset app:limits`"):
+            await config._await_answer(Configuration(client.etcd, client.keys), "app:limits", mod, mod, 1.0)
 
 
 class TestDoctor:

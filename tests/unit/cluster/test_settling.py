@@ -40,6 +40,7 @@ class Cluster:
         self.asked: list[str] = []
         self.reads = 0
         self.without_etcd: range = range(0)
+        self.hangs = 0.0
 
     @staticmethod
     def member(node: str, state: NodeState = NodeState.READY) -> Member:
@@ -48,6 +49,7 @@ class Cluster:
     async def members(self) -> list[Member]:
         self.reads += 1
         if self.reads in self.without_etcd:
+            await asyncio.sleep(self.hangs)
             raise Unavailable("etcd does not answer")
         return list(self.nodes.values())
 
@@ -176,3 +178,26 @@ async def test_without_nodes_there_is_nothing_to_wait_for() -> None:
 async def test_a_time_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="timeout > 0"):
         await Cluster().settled(0.0)
+
+
+@virtually
+async def test_a_node_that_is_through_is_told_at_once_whatever_another_does() -> None:
+    cluster = Cluster("a", "b")
+    cluster.answers["b"] = None
+    now, told = asyncio.get_running_loop().time, {}
+    began = now()
+    await settled(
+        cluster.members, cluster.ask, VERSION, 3.0, lambda outcome: told.update({outcome.node: now() - began})
+    )
+    assert list(told) == ["a"]
+    assert told["a"] < 0.1
+
+
+@virtually
+async def test_etcd_that_hangs_does_not_take_longer_than_the_time_given() -> None:
+    cluster = Cluster("a")
+    cluster.answers["a"] = answer(6, 6, "version 7 of the registry")
+    cluster.without_etcd, cluster.hangs = range(2, 99), 5.0
+    began = asyncio.get_running_loop().time()
+    assert (await cluster.settled(2.0))["a"].settling is Settling.LATE
+    assert asyncio.get_running_loop().time() - began < 3.0

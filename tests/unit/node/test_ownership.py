@@ -22,6 +22,7 @@ class Node:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.epoch = 1
         self.owned = False
         self.killable = True
         self.registers: list[Callable[[], None]] = []
@@ -52,10 +53,12 @@ class Node:
     def end(self, reason: str) -> None:
         self.told.append("end links")
 
-    async def register(self) -> None:
+    async def register(self, anew: bool) -> int:
         self.told.append("register")
+        self.epoch += 1
         if self.registers:
             self.registers.pop(0)()
+        return self.epoch
 
 
 @pytest.fixture
@@ -141,19 +144,46 @@ async def test_the_new_lease_is_not_used_before_the_node_is_registered(node: Nod
     assert "resume" not in node.told
 
 
+async def test_links_that_fall_silent_while_the_node_registers_speak_again(node: Node) -> None:
+    def doubt_and_answer() -> None:
+        node.ownership.on_phase(Phase.DOUBT, LEASE + 1)
+        node.ownership.on_phase(Phase.HELD, LEASE + 1)
+
+    node.registers = [doubt_and_answer]
+    node.ownership.on_lost(LEASE)
+    await turns()
+    assert node.told[-2:] == ["resume", "sure"]
+
+
+async def test_what_is_owned_is_not_sure_while_the_new_lease_is_in_doubt(node: Node) -> None:
+    node.registers = [lambda: node.ownership.on_phase(Phase.DOUBT, LEASE + 1)]
+    node.ownership.on_lost(LEASE)
+    await turns()
+    assert "sure" not in node.told
+    node.ownership.on_phase(Phase.HELD, LEASE + 1)
+    assert node.told[-2:] == ["resume", "sure"]
+
+
 async def test_a_registration_that_vanished_is_made_again_and_owned_work_goes_on(node: Node) -> None:
     node.owned = True
-    node.ownership.on_unregistered()
-    node.ownership.on_unregistered()
+    node.ownership.on_unregistered(node.epoch)
+    node.ownership.on_unregistered(node.epoch)
     await turns()
     assert node.told == ["register", "sure"]
+
+
+async def test_a_registration_that_vanishes_before_it_is_complete_is_made_again(node: Node) -> None:
+    node.registers = [lambda: node.ownership.on_unregistered(node.epoch)]
+    node.ownership.on_unregistered(node.epoch)
+    await turns()
+    assert node.told == ["register", "register", "sure"]
 
 
 async def test_a_stopping_node_protects_what_it_owns_and_does_not_come_back(node: Node) -> None:
     node.ownership.end()
     node.ownership.on_phase(Phase.KILL, LEASE)
     node.ownership.on_lost(LEASE)
-    node.ownership.on_unregistered()
+    node.ownership.on_unregistered(node.epoch)
     await turns()
     assert node.told == ["in doubt", "kill", "end links", f"forget {LEASE}"]
 

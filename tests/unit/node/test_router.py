@@ -26,10 +26,13 @@ class Links:
     def __init__(self) -> None:
         self.sent: list[tuple[str, list[Any]]] = []
         self.error: Exception | None = None
+        self.too_big: list[Any] = []
 
     def send(self, node: str, envelope: list[Any]) -> None:
         if self.error is not None:
             raise self.error
+        if envelope == self.too_big:
+            raise MessageTooBig(1000, 900)
         self.sent.append((node, envelope))
 
 
@@ -88,6 +91,29 @@ def test_a_request_to_a_slot_without_a_vm_is_answered_noproc(router: Router, lin
     ((node, reply),) = links.sent
     assert node == "n2"
     assert reply[:5] == [int(Kind.REPLY), b"{n2@app:processes|1-3}", b"{n1@app:processes|7-5}", 66, int(Status.NOPROC)]
+
+
+FAR = b"{n2@app:processes|1-3}"
+
+
+@pytest.mark.parametrize(
+    ("envelope", "expected"),
+    [
+        ([int(Kind.EXIT), FAR, OWN, 0, 1, b"big", None], [int(Kind.EXIT), FAR, OWN, 0, 1, None]),
+        ([int(Kind.EXIT), FAR, OWN, 0, 2, None, {b"message": b"big"}], [int(Kind.EXIT), FAR, OWN, 0, 2, None]),
+        ([int(Kind.REPLY), FAR, OWN, 64, 0, b"big"], [int(Kind.REPLY), FAR, OWN, 64, 1]),
+    ],
+)
+def test_an_outcome_that_is_too_big_for_a_link_arrives_as_an_error(
+    router: Router, links: Links, envelope: list[Any], expected: list[Any]
+) -> None:
+    """Else who waits for it would wait for ever."""
+    links.too_big = envelope
+    router.route(envelope)
+    ((node, sent),) = links.sent
+    assert (node, sent[:-1]) == ("n2", expected)
+    assert sent[-1][b"kind"] == b"Invalid"
+    assert b"1000 bytes" in sent[-1][b"message"]
 
 
 def test_a_message_nobody_takes_is_a_dead_letter_with_its_reason(router: Router, links: Links) -> None:

@@ -12,6 +12,7 @@ from cluster.pid import slot_of
 from node import hosts as hosts_module
 from node.balance import STAY, Elsewhere
 from node.ports import Refused
+from node.slots import NoSlot
 from tests.unit.node.hostworld import HostWorld
 
 SOURCES = {
@@ -189,6 +190,48 @@ async def test_a_retired_worker_gets_nothing_new_and_ends_when_it_is_empty(world
     with pytest.raises(Refused) as refused:
         await world.send(found[retired.vm.slot][0], "say", 1)
     assert refused.value.kind == "NotFound"
+
+
+async def test_a_host_that_goes_while_a_worker_of_it_ends_is_gone_once(world: HostWorld) -> None:
+    await world.put(workers=1)
+    (retired,) = [worker for worker in world.host.workers if worker.retiring]
+    await asyncio.gather(
+        world.hosts._end_if_empty(world.host, retired),
+        world.hosts.remove("app:processes"),
+        world.hosts._end(world.host, retired),
+    )
+    assert "app:processes" not in world.hosts._running
+    assert len(world.hosts._slots._free) == 62
+
+
+async def test_nothing_starts_in_a_worker_that_is_asked_whether_it_may_end(world: HostWorld) -> None:
+    await world.put(workers=1)
+    (retired,) = [worker for worker in world.host.workers if worker.retiring]
+    ended, pid = await asyncio.gather(
+        world.hosts._end_if_empty(world.host, retired), world.spawn("echo", at=world.at(retired.vm.slot))
+    )
+    assert slot_of(pid) != retired.vm.slot
+    await world.send(pid, "say", 1)
+
+
+async def test_workers_there_was_no_slot_for_are_added_when_there_is_one(world: HostWorld) -> None:
+    free, world.hosts._slots._free = world.hosts._slots._free, []
+    with pytest.raises(NoSlot):
+        await world.put(workers=3)
+    world.hosts._slots._free = free
+    await world.put(workers=3)
+    assert len(world.host.workers) == 3
+
+
+async def test_who_lists_processes_while_a_worker_ends_gets_those_of_the_others(
+    world: HostWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await in_slots(world, "echo", 2)
+    first, second = world.host.workers
+    with monkeypatch.context() as patch:
+        patch.setattr(first.vm, "post", lambda item: asyncio.get_running_loop().call_soon(first.vm._give_up_queries))
+        listed = await world.hosts.processes()
+    assert {process["worker"] for process in listed} == {second.number}
 
 
 async def test_children_of_a_retiring_worker_start_elsewhere(world: HostWorld) -> None:

@@ -1,4 +1,4 @@
-local store, system, time = require("store"), require("system"), require("time")
+local pg, store, system, time = require("pg"), require("store"), require("system"), require("time")
 
 local function told(...)
     local value, err = ...
@@ -8,6 +8,7 @@ local function told(...)
     return { value = value }
 end
 
+local groups = assert(pg.open("app:groups"))
 local rows = assert(store.get("app:rows"))
 local deeds = {}
 
@@ -43,6 +44,69 @@ function deeds.lookup(name)
     return told(process.registry.lookup(name))
 end
 
+function deeds.join(name)
+    return told(groups:join(name))
+end
+
+function deeds.leave(name)
+    return told(groups:leave(name))
+end
+
+function deeds.members(name)
+    return told(groups:get_members(name))
+end
+
+function deeds.local_members(name)
+    return told(groups:get_local_members(name))
+end
+
+function deeds.which_groups()
+    return told(groups:which_groups())
+end
+
+function deeds.broadcast(name, value)
+    return told(groups:broadcast(name, "number", value))
+end
+
+--- Keep the events of a group; ``events`` tells those so far, and who was a member when it began.
+local kept = {}
+function deeds.watch(name)
+    local subscription, members, err = groups:monitor(name)
+    if err then
+        return told(nil, err)
+    end
+    kept[name] = { members = members, events = {} }
+    coroutine.spawn(function()
+        local event, open = subscription:channel():receive()
+        while open do
+            table.insert(kept[name].events, { kind = event.kind, pids = event.data.PIDs })
+            event, open = subscription:channel():receive()
+        end
+    end)
+    return told(members)
+end
+
+function deeds.events(name)
+    return told(kept[name])
+end
+
+--- Numbers that were sent to it, in the order they came; it forgets them.
+local numbers = {}
+function deeds.numbers()
+    local heard = numbers
+    numbers = {}
+    return told(heard)
+end
+
+--- Have a process of this node speak to the group and to one member of it.
+function deeds.speak(group, member, count)
+    return told(process.spawn("app:speaker", "app:processes", group, member, count))
+end
+
+function deeds.pid()
+    return told(process.pid())
+end
+
 --- Write without end, until the process is ended.
 function deeds.keep_writing(key, value)
     coroutine.spawn(function()
@@ -63,12 +127,16 @@ local function main()
         local r = channel.select { inbox:case_receive(), signals:case_receive() }
         if r.channel == signals then
             local reason = tostring(r.value.reason)
-            if reason ~= "the node may lose its lease" and not reason:find("^name revoked") then
-                return -- who pays no heed to the others must be killed
+            if reason ~= "the node may lose its lease" then -- who pays no heed to that must be killed
+                return
             end
         else
-            local arguments = r.value:payload():data()
-            process.send(r.value:from(), "done", deeds[r.value:topic()](table.unpack(arguments)))
+            local topic, value = r.value:topic(), r.value:payload():data()
+            if topic == "number" then
+                table.insert(numbers, value)
+            else
+                process.send(r.value:from(), "done", deeds[topic](table.unpack(value)))
+            end
         end
     end
 end

@@ -16,6 +16,7 @@ from cluster.etcd import Delete as DeleteKey
 from cluster.etcd import Put
 from cluster.keys import Keys
 from cluster.registry import Create, Entry, Registry, Update
+from cluster.registry.history import BEHIND
 from cluster.registry.record import Blob, ChangeRecord, encode_head
 from tests.sim.memory_etcd import MemoryEtcd, MemoryWatch, run_virtually
 
@@ -97,5 +98,20 @@ def test_a_payload_that_does_not_match_is_waited_for_not_applied() -> None:
         assert registry.state.version == 2
         etcd._apply([Put(KEYS.blob("hand3", 0), payload)])
         assert (await registry.reached(3)).get("a:x") == entry(3)
+
+    playing(play)
+
+
+def test_who_follows_and_takes_nothing_holds_no_more_than_so_many_steps() -> None:
+    async def play(etcd: MemoryEtcd, registry: Registry) -> None:
+        with registry.follow() as steps:
+            for n in range(BEHIND + 5):
+                await registry.commit([Update(entry(100 + n))])
+            taken = [await anext(steps) for _ in range(BEHIND)]
+            assert [step.after.version for step in taken[:-1]] == list(range(3, BEHIND + 2))
+            newest = taken[-1]
+            assert (newest.info, newest.before.version, newest.after.version) == (None, BEHIND + 1, BEHIND + 7)
+            await registry.commit([Update(entry(1))])
+            assert (await anext(steps)).info is not None
 
     playing(play)

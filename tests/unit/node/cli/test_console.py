@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from node.cli.console import Format, ago, printable, show, shown
+from node.cli.console import Format, ago, note, printable, say, show, shown
+from node.cli.failures import tell
 
 ROWS = [{"name": "a", "count": 1, "extra": None}, {"name": "long name", "count": 20, "extra": {"k": [1, True]}}]
 COLUMNS = {"name": "NAME", "count": "COUNT"}
@@ -68,6 +70,25 @@ def test_whole_columns_are_never_wrapped_and_spare_ones_give_way(
     assert WIDE["pid"] in shown_text
     assert WIDE["names"] in shown_text
     assert ("3m12s" in shown_text) is has_up
+
+
+@pytest.mark.parametrize("say", [note, tell])
+def test_a_name_in_a_message_cannot_paint_the_terminal(
+    say: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    say("src/\x1b[31m.yaml\n\tis \u202e wrong")
+    assert capsys.readouterr().err.removeprefix("error: ") == "src/\\x1b[31m.yaml\n\tis \\u202e wrong\n"
+
+
+def test_what_others_wrote_is_harmless_on_a_terminal_and_whole_for_a_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say("a\x1b[2J\nb")
+    assert capsys.readouterr().out == "a\x1b[2J\nb\n"
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    say("a\x1b[2J\nb")
+    assert terminal.getvalue() == "a\\x1b[2J\nb\n"
 
 
 def test_a_value_cannot_paint_the_terminal() -> None:

@@ -35,6 +35,7 @@ HEALTHY = Sight(
     {"a": seen(), "b": seen(0.01)},
     {},
     "1.0",
+    {"a": [{"service": "app:till", "node": "a", "state": "running", "restarts": 0, "last_error": None}]},
 )
 
 
@@ -60,7 +61,32 @@ def test_a_healthy_cluster_has_nothing_but_oks() -> None:
         "clocks",
         "versions",
         "registry",
+        "services",
     }
+
+
+class TestServices:
+    @staticmethod
+    def told(state: str, error: str | None, node: str = "a") -> dict[str, Any]:
+        return {"service": "app:till", "node": node, "state": state, "restarts": 4, "last_error": error}
+
+    def test_one_that_fails_again_and_again_is_a_warning_with_its_error(self) -> None:
+        found = one(services={"a": [self.told("starting", "no store\nstack")], "b": []})
+        assert (found.level, found.check) == (Level.WARN, "services")
+        assert found.says == "app:till on a failed and is started again (restarts: 4): no store"
+        assert "wippy registry rollback" in found.remedy
+
+    @pytest.mark.parametrize("state", ["failed", "exited"])
+    def test_one_that_was_given_up_has_failed(self, state: str) -> None:
+        found = one(services={"a": [self.told(state, "no store")]})
+        assert found.level is Level.FAIL
+        assert "app:till on a does not run any more: no store" in found.says
+
+    @pytest.mark.parametrize(
+        "told", [("running", "an old error"), ("exited", None), ("starting", None), ("failed", "gone", "b")]
+    )
+    def test_what_runs_or_is_done_and_what_others_know_of_a_node_is_fine(self, told: tuple[Any, ...]) -> None:
+        assert troubles(services={"a": [self.told(*told)]}) == []
 
 
 class TestServers:

@@ -152,6 +152,12 @@ class TestAdd:
         assert said("add", "acme/jobs@1.2.0")[0] == 1
         assert pins()["acme/jobs"].version == "1.3.0"
 
+    def test_an_empty_list_of_modules_is_filled(self, said: Said) -> None:
+        Path("wippy.lock").write_text("# ours\nmodules:\ndirectories: {src: src}\n")
+        assert said("add", "wippy/terminal")[0] == 0
+        assert set(pins()) == {"wippy/terminal"}
+        assert Path("wippy.lock").read_text().startswith("# ours\nmodules:\n- name: wippy/terminal\n")
+
     def test_a_directory_that_is_named_comes_before_a_newer_copy(self, said: Said, shelf: Path) -> None:
         older = shelf.parent / "older"
         module(older, "jobs", "1.1.0")
@@ -343,11 +349,19 @@ class TestFailingHalfway:
         """The copies are in place and the lock file is not written; work of the killed one lies about."""
         shutil.rmtree(COPY)
         shutil.copytree(shelf / "acme/jobs", COPY)
-        Path(".wippy/vendor/.install-killed/old-0").mkdir(parents=True)
+        Path(".wippy/vendor/.install-killed/old/acme").mkdir(parents=True)
         assert said("add", "acme/jobs", "acme/second", "--from", str(shelf))[0] == 0
         assert pins()["acme/jobs"].version == "1.3.0"
         assert not Path(".wippy/vendor/.install-killed").exists()
         assert load_project(Path()).warnings == ()
+
+    def test_a_kill_between_moving_aside_and_moving_in_loses_no_copy(self, said: Said) -> None:
+        before = everything(Path())
+        Path(".wippy/vendor/.install-killed/old/acme").mkdir(parents=True)
+        COPY.rename(".wippy/vendor/.install-killed/old/acme/jobs")
+        code, out, _ = said("install")
+        assert (code, "acme/jobs 1.2.0: there already" in out) == (0, True)
+        assert everything(Path()) == before
 
     def test_two_at_once_are_one_after_the_other(self, said: Said, shelf: Path) -> None:
         import fcntl

@@ -6,15 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from node.cli.failures import Failed
 from node.cli.gateway import find_cluster
-from node.cli.places import Place, find_file, is_alive, read_place, remove_place, running_place, write_place
+from node.cli.look import gone
+from node.cli.places import Place, find_file, is_alive, is_of, read_place, remove_place, running_place, write_place
 
-PLACE = Place("dev", ("nats://127.0.0.1:1",), ("http://127.0.0.1:2",), os.getpid(), ({"name": "node-1"},))
+PLACE = Place("dev", ("nats://127.0.0.1:1",), ("http://127.0.0.1:2",), os.getpid(), ({"name": "node-1"},), "/app")
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +41,31 @@ class TestFile:
 
     def test_has_the_documented_fields(self, tmp_path: Path) -> None:
         raw = json.loads(write_place(tmp_path, PLACE).read_text())
-        assert set(raw) == {"cluster", "nats", "etcd", "pid", "nodes"}
+        assert set(raw) == {"cluster", "nats", "etcd", "pid", "nodes", "app"}
 
     def test_that_is_damaged_is_named(self, tmp_path: Path) -> None:
         file = write_place(tmp_path, PLACE)
         file.write_text("{")
         with pytest.raises(Failed, match="remove it, or name the cluster"):
             running_place(tmp_path)
+
+    def test_names_the_nodes_that_are_gone_from_that_cluster_only(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        file = write_place(tmp_path, PLACE)
+        assert [each["node"] for each in gone("dev", set())] == ["node-1"]
+        assert list(gone("dev", {"node-1"})) == []
+        assert list(gone("production", set())) == []
+        file.write_text("{")
+        assert list(gone("dev", set())) == []
+
+    def test_is_for_its_application_and_the_directory_it_was_started_in_and_no_other(self, tmp_path: Path) -> None:
+        place = replace(PLACE, app=str(tmp_path / "shop"))
+        file = write_place(tmp_path, place)
+        assert is_of(place, file, tmp_path)
+        assert is_of(place, file, tmp_path / "shop")
+        assert not is_of(place, file, tmp_path / "stock")
 
     def test_of_a_cluster_that_ended_says_so(self, tmp_path: Path) -> None:
         write_place(tmp_path, Place("dev", ("n",), ("e",), ended_process()))

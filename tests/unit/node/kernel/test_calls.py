@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cluster.pid import Pid
 from tests.luaworld import World
 
@@ -157,6 +159,33 @@ def test_a_call_from_outside_is_answered_with_value_or_error(world: World) -> No
 def test_a_process_is_no_function(world: World) -> None:
     world.entry("app:p", "return { main = function() end }")
     assert main(world, 'local _, err = funcs.call("app:p") return err:kind()') == b"Invalid"
+
+
+@pytest.mark.parametrize(
+    "retry",
+    [
+        "initial_delay = math.huge, max_delay = math.huge",
+        "initial_delay = 1, max_delay = 1e300, backoff_factor = 1e200",
+        "initial_delay = 1, max_delay = math.huge, backoff_factor = math.huge",
+    ],
+)
+def test_a_pause_beyond_all_measure_is_a_long_one(world: World, retry: str) -> None:
+    """It is computed in the kernel, whose failure would be that of every process."""
+    world.function("app:f", "return { main = function() return nil, errors.new('fails') end }")
+    pid = world.spawn_body(
+        f"return require('funcs').new():with_options({{ retry = {{ max_attempts = 3, {retry} }} }}):call('app:f')",
+        modules=["funcs"],
+    )
+    assert not world.has_ended(pid)
+    assert world.main("return 1") == 1
+
+
+def test_a_timeout_beyond_all_measure_is_a_long_one(world: World) -> None:
+    world.function("app:f", "return { main = function() return process.inbox():receive() end }")
+    pid = world.spawn_body(
+        "return require('funcs').new():with_options({ timeout = math.maxinteger }):call('app:f')", modules=["funcs"]
+    )
+    assert not world.has_ended(pid)
 
 
 class TestRetry:

@@ -108,6 +108,21 @@ def test_a_topic_nobody_receives_holds_up_no_other(world: World) -> None:
     assert world.exit_of(pid)[5] == [60, 1]
 
 
+@pytest.mark.parametrize("way", ["process.send(process.pid(), 't', 1, 2)", "process.inbox():receive()"])
+def test_several_payloads_are_a_plain_list_to_who_listens_to_the_topic(world: World, way: str) -> None:
+    pid = world.spawn_body(f"local topic = process.listen('t') {way} return topic:receive()")
+    if not world.has_ended(pid):
+        world.send(pid, "t", 1, 2)
+        world.send(pid, "go")
+    assert world.exit_of(pid)[5] == [1, 2]
+
+
+def test_startup_messages_from_elsewhere_keep_their_holes(world: World) -> None:
+    world.entry("app:first", "return { main = function() return #process.inbox():receive():payload() end }")
+    pid = world.spawn("app:first", options={b"monitor": True, b"messages": [[b"t", [1, 5, None]]]})
+    assert world.exit_of(pid)[5] == 3
+
+
 def test_several_payloads_arrive_as_a_list_of_payloads_and_none_as_nil(world: World) -> None:
     pid = world.spawn_body(
         """local inbox = process.inbox()

@@ -83,6 +83,7 @@ def test_code_that_was_not_read_anew_meanwhile_is_told_of_again(world: World) ->
 
 def test_what_was_not_taken_yet_is_joined_each_source_once(world: World) -> None:
     world.entry("app:late", """
+        local time = require("time")
         return { main = function(to)
             process.set_options({upgradable = true})
             process.inbox():receive()
@@ -91,9 +92,7 @@ def test_what_was_not_taken_yet_is_joined_each_source_once(world: World) -> None
             local picked = channel.select({ events:case_receive(), time.after("1ms"):case_receive() })
             process.send(to, "more", picked.channel == events)
         end }
-    """, imports={"text": "app:text", "other": "app:other"})  # fmt: skip
-    world.entries[b"app:late"][b"source"] = b'local time = require("time") ' + world.entries[b"app:late"][b"source"]
-    world.entries[b"app:late"][b"modules"] = [b"time"]
+    """, modules=["time"], imports={"text": "app:text", "other": "app:other"})  # fmt: skip
     pid = world.spawn("app:late", OUTSIDE)
     changed(world, "app:low")
     changed(world, "app:other", "app:low")

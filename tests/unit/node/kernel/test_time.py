@@ -71,6 +71,19 @@ def test_a_bad_duration_is_invalid(world: World, call: str) -> None:
     assert main(world, f"local _, err = time.{call} return err:kind()") == b"Invalid"
 
 
+@pytest.mark.parametrize("call", ["sleep", "after", "timer", "ticker"])
+def test_what_is_due_after_the_end_of_time_never_is(world: World, call: str) -> None:
+    """A moment that wrapped around would be in the past: a ticker would tick without end."""
+    pid = world.spawn_body(
+        f"""local made = require("time").{call}(math.maxinteger)
+        local channel = type(made) == "table" and made.channel and made:channel() or made
+        return channel:receive()""",
+        modules=["time"],
+    )
+    assert not world.has_ended(pid)
+    assert world.main("return 1") == 1
+
+
 def test_sleeping_processes_wake_in_the_order_of_their_times(world: World) -> None:
     world.entry(
         "app:sleeper",

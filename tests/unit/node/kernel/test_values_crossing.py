@@ -149,8 +149,84 @@ def test_what_can_not_be_passed_is_refused_with_the_path_to_it(world: World, way
     assert REFUSED[value] in message.decode()
 
 
-def test_an_outcome_that_can_not_be_passed_shows_as_nil(world: World) -> None:
-    assert world.outcome("return { f = print }")[5:7] == [None, None]
+RESULTS = {
+    "exec": 'local _, err = process.exec("app:bad", "app:processes")',
+    "an exit event": """process.spawn_monitored("app:bad", "app:processes")
+        local err = process.events():receive().result.error""",
+    "a call": 'local _, err = funcs.call("app:bad_function")',
+    "a call that does not wait": """local future = funcs.async("app:bad_function")
+        future:response():receive()
+        local _, err = future:result()""",
+}
+
+
+@pytest.mark.parametrize("value", ["{ a = { b = function() end } }", "{ 1, { channel.new() } }", "print", "loop"])
+@pytest.mark.parametrize("way", RESULTS)
+def test_a_result_that_can_not_be_passed_is_an_error_with_the_path_to_it(world: World, way: str, value: str) -> None:
+    bad = f"return {{ main = function() local loop = {{}} loop.self = loop return {value} end }}"
+    world.entry("app:bad", bad)
+    world.function("app:bad_function", bad)
+    kind, message = world.main(
+        f'local funcs = require("funcs") {RESULTS[way]} return {{ err:kind(), err:message() }}', modules=["funcs"]
+    )
+    assert kind == b"Invalid"
+    assert REFUSED.get(value, "is a function" if value == "print" else "is part of") in message.decode()
+
+
+SPOILED = {
+    "a function in its details": "e = errors.new { message = 'm', kind = errors.NOT_FOUND, details = { f = print } }",
+    "details without end": "local d = {} d.d = d e = errors.new { message = 'm', kind = errors.NOT_FOUND, details = d }",
+    "a field of its own": "e.callback = print",
+    "a long message": "e = errors.new { message = ('m'):rep(3000000), kind = errors.NOT_FOUND }",
+    "no fields": "for key in pairs(e) do e[key] = nil end",
+    "fields of other types": "for key = 1, 5 do e[key] = { print } end",
+    "a long text": "e = ('m'):rep(3000000)",
+}
+ENDS = ["error(e)", "return nil, e", "coroutine.spawn(function() error(e) end) process.inbox():receive()"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("name", SPOILED)
+def test_whatever_is_in_an_error_object_its_failure_is_one(world: World, name: str, end: str) -> None:
+    """For who waits, for monitors, links and the node; and the kernel stands it."""
+    bad = f"""return {{ main = function()
+        local e = errors.new {{ message = 'm', kind = errors.NOT_FOUND }} {SPOILED[name]} {end}
+    end }}"""
+    world.entry("app:bad", bad)
+    world.function("app:bad_function", bad)
+    world.entry(
+        "app:linked",
+        """return { main = function()
+            process.spawn_linked("app:bad", "app:processes")
+            process.inbox():receive()
+        end }""",
+    )
+    kinds = world.main(
+        """local _, one = process.exec("app:bad", "app:processes")
+        local _, two = require("funcs").call("app:bad_function")
+        process.spawn_monitored("app:bad", "app:processes")
+        local three = process.events():receive().result.error
+        local _, four = process.exec("app:linked", "app:processes")
+        process.spawn("app:bad", "app:processes") -- nobody sees it: the log is told
+        return { one:kind(), two:kind(), three:kind(), four:kind(), #one:message() > 0 }""",
+        modules=["funcs"],
+    )
+    assert kinds[0] == kinds[1] == kinds[2]
+    assert kinds[0] == (b"NotFound" if "fields" not in name and "text" not in name else kinds[0])
+    assert kinds[3:] == [b"Internal", True]
+    assert world.exit_of(world.spawn("app:bad"))[6][b"message"]
+    assert world.complaints() == []
+
+
+def test_a_result_that_can_not_be_passed_is_an_error_to_who_is_elsewhere(world: World) -> None:
+    exit = world.outcome("return { f = print }")
+    assert exit[5] is None
+    assert exit[6][b"kind"] == b"Invalid"
+    assert b"field 'f' is a function" in exit[6][b"message"]
+    world.function("app:f", "return { main = function() return { f = print } end }")
+    value, error = world.call("app:f")
+    assert value is None
+    assert error[b"kind"] == b"Invalid"
 
 
 class TestPython:

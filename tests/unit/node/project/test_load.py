@@ -77,6 +77,13 @@ class TestFiles:
         root = project({"wippy.lock": lock, INDEX: "namespace: a\nentries: []\n"})
         assert only(root).startswith("wippy.lock")
 
+    @pytest.mark.parametrize(
+        "lock", ["modules:\n", "directories:\nreplacements:\n", "directories: {modules: , src: }\n"]
+    )
+    def test_a_lock_file_with_empty_sections_says_nothing(self, project: Write, lock: str) -> None:
+        root = project({"wippy.lock": lock, INDEX: "namespace: a\nname: x\nkind: registry.entry\n"})
+        assert [entry.id for entry in load_project(root).entries] == ["a:x"]
+
 
 class TestInlining:
     def test_a_source_is_read_relative_to_its_yaml(self, project: Write) -> None:

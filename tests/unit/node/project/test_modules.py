@@ -318,6 +318,7 @@ class TestFinding:
         [
             ("[{name: acme/jobs}, {name: acme/jobs}]", "acme/jobs is pinned twice"),
             ("[{name: acme/jobs, version: new}]", "expected a version such as 1.2.3, got 'new'"),
+            ("[{name: acme/jobs, version: '%s'}]" % ("9" * 5000), "expected a version such as 1.2.3, got '9999"),
             ("[{name: jobs}]", "expected organization/module, got 'jobs'"),
         ],
     )

@@ -1,0 +1,56 @@
+"""Every mutant of the product is caught: by the simulation within so many seeds, or else by the property tests."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+from tests.property.test_fencing import Fencing
+from tests.property.test_link import LinkMachine
+from tests.sim.mutants import MUTANTS, Mutant, applied
+from tests.sim.simulation import run
+from tests.sim.world import Violation
+
+SEEDS = 60
+"""In so many seeds from the one that once caught it, and then from the first, the mutant must be caught."""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if not mutant.machine], ids=str)
+def test_the_simulation_catches(mutant: Mutant) -> None:
+    tried = 0
+    with applied(mutant):
+        for seed in (mutant.seed, *range(1, SEEDS + 1)):
+            tried += 1
+            try:
+                run(seed)
+            except Violation as violation:
+                print(f"{mutant} ({mutant.rule}): caught with {tried} seeds: {str(violation).splitlines()[0]}")
+                return
+    pytest.fail(f"the mutant {mutant.name!r} of rule {mutant.rule} survives {tried} seeds: the checker is too weak")
+
+
+MACHINES: dict[str, type[RuleBasedStateMachine]] = {"link": LinkMachine, "fencing": Fencing}
+QUICK = settings(
+    max_examples=400,
+    stateful_step_count=40,
+    deadline=None,
+    phases=[Phase.generate],
+    derandomize=True,
+    print_blob=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.machine], ids=str)
+def test_the_property_tests_catch(mutant: Mutant) -> None:
+    with applied(mutant), pytest.raises(AssertionError):
+        run_state_machine_as_test(MACHINES[mutant.machine], settings=QUICK)  # type: ignore[no-untyped-call]
+
+
+def test_a_mutant_whose_code_has_changed_is_an_error() -> None:
+    stale = Mutant("stale", "", (MUTANTS[0].changes[0].__class__(Mutant, "__str__", "no such text", ""),))
+    with pytest.raises(ValueError, match="expected once"), applied(stale):
+        pass
