@@ -36,6 +36,9 @@ log = structlog.get_logger("wippy.bus")
 Handler: TypeAlias = Callable[[str, str, bytes, dict[str, str] | None], None]
 """``handler(subject, reply, payload, headers)``, called on the event loop, in the order of arrival."""
 
+FLUSH_WITHIN = 2.0
+"""Seconds nats-py may wait for its own buffer to be written before the next message is handed to it."""
+
 FLUSH_EVERY = 256
 """Messages handed to nats-py before the loop gets a turn: its publish never waits by itself."""
 
@@ -182,9 +185,10 @@ class Connection:
                     continue
                 try:
                     await self._nats.publish(subject, payload, reply, headers)
-                except nats.errors.Error as error:
+                except (nats.errors.Error, OSError, RuntimeError, AttributeError) as error:
+                    # the last three come from a transport that ended meanwhile; nothing may end this loop
                     self._publishes_dropped += 1
-                    log.warning("publish failed", connection=self.name, subject=subject, error=str(error))
+                    log.warning("publish failed", connection=self.name, subject=subject, error=repr(error))
                 handed += 1
                 if handed % FLUSH_EVERY == 0:
                     await asyncio.sleep(0)
@@ -351,6 +355,8 @@ class Connection:
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": 0.1,
             "ping_interval": 10,
+            # without it a flush that a lost connection interrupted is waited for without end
+            "flush_timeout": FLUSH_WITHIN,
             "error_cb": self._on_error,
             "disconnected_cb": self._on_disconnected,
             "reconnected_cb": self._on_reconnected,

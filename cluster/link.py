@@ -226,12 +226,16 @@ class LinkCore:
             or session.waiting_envelopes >= limits.max_envelopes * share
         )
 
-    def send(self, packed: bytes) -> None:
-        """Queue one packed envelope. Raises Unavailable when the link can't take it now."""
+    def send(self, packed: bytes, refusable: bool = True) -> None:
+        """Queue one packed envelope. Raises Unavailable when the link can't take it now.
+
+        What is not ``refusable`` is taken however much waits: exits and answers, for which somebody waits.
+        """
         if not self._open:
             raise Unavailable(f"link to node {self.peer} is {self.state.value}; try again when it is open")
         session = self._session
-        if session.waiting_bytes >= self._hard_bytes or session.waiting_envelopes >= self._hard_envelopes:
+        is_full = session.waiting_bytes >= self._hard_bytes or session.waiting_envelopes >= self._hard_envelopes
+        if is_full and refusable:
             raise Unavailable(
                 f"{self.waiting_envelopes} messages ({self.waiting_bytes} bytes) wait for node {self.peer}, "
                 "more are not taken; try again when it has caught up"
@@ -334,15 +338,16 @@ class LinkCore:
             return self.close(f"node {self.peer} acknowledged frame {frame.ack} of {session.seq}: protocol error")
         session.confirmed = True
         self._heard_at, self._probing_since = now, None
-        session.acknowledged(frame.ack, now)
+        moved = session.acknowledged(frame.ack, now)
         if frame.seq == 0:
             if frame.envelopes is None:
                 return [self._ack()]
-            session.missing(frame.ack, now)
+            if not moved:  # one that says something new is no complaint: what is under way is not missing yet
+                session.missing(frame.ack, now)
             return []
         if frame.seq > session.accepted + 1:
             self.counters.gaps += 1
-            return [self._ack()] if session.naks(now) else []
+            return self._complain() if session.naks(now) else []
         if frame.seq <= session.accepted:
             self.counters.duplicates += 1
             self.ack_due = self.ack_due or now + ACK_DELAY
@@ -360,6 +365,11 @@ class LinkCore:
         if self.ack_due is None:
             self.ack_due = now + ACK_DELAY
         return [Deliver(envelopes)]
+
+    def _complain(self) -> list[Action]:
+        """Something is missing. An ack with news is no complaint: when one is owed, it goes first."""
+        owed = [] if self.ack_due is None else [self._ack()]
+        return [*owed, self._ack()]
 
     def _reject(self, frame: Frame) -> list[Action]:
         self.counters.resets_out += 1

@@ -25,7 +25,7 @@ import structlog
 
 from cluster import frame as wire
 from cluster.connection import Connection, Problem, Subscription, Trouble
-from cluster.envelope import MAX_MESSAGE, Envelope, pack
+from cluster.envelope import MAX_MESSAGE, Envelope, Kind, pack
 from cluster.errors import MessageTooBig, NodeDown, NotConnected, Unavailable
 from cluster.frame import Frame, Reset
 from cluster.handlers import Handlers
@@ -41,6 +41,9 @@ HOUSEKEEPING = 0.1
 
 ROOM_PAUSE = 0.005
 """Seconds until the next try when the connection's outbox is full."""
+
+REFUSABLE = frozenset({Kind.MESSAGE, Kind.SPAWN, Kind.CALL})
+"""What a full link may refuse: its sender is told at once. All else somebody waits for."""
 
 Received: TypeAlias = Callable[[str, list[Envelope]], None]
 Down: TypeAlias = Callable[[str, str], None]
@@ -221,7 +224,7 @@ class Links:
         peer = self._peers.get(node)
         if peer is None or not self._sending:
             raise self._refusal(node)
-        peer.core.send(pack(envelope, self._max_message))
+        peer.core.send(pack(envelope, self._max_message), envelope[0] in REFUSABLE)
         if not peer.dirty:
             self._mark(peer)
         if not peer.congested and peer.core.congested:

@@ -2,8 +2,8 @@
 
 Frames are numbered from 1. What is not acknowledged is kept and goes again, from the first one missing
 (go-back-n): when the peer says that it misses something, after a reconnect, or when nothing moved for
-``FIRST_RETRY`` (doubling to ``LAST_RETRY``). A retry sends the first frame only; if the answer shows that later
-ones are missing too, all of them follow. So a peer that is merely slow is not flooded.
+``FIRST_RETRY`` (doubling to ``LAST_RETRY``). A retry sends the first frame only; if just that one is acknowledged
+then, later ones are missing too and all of them follow. So a peer that is merely slow is not flooded.
 
 A session is unconfirmed until the peer has spoken in it; until then the peer is asked, in growing intervals.
 """
@@ -56,7 +56,7 @@ class Session:
         self._stuck_since: float | None = None
         self._unacked: deque[_Sent] = deque()
         self._again = 0  # how many frames, counted from the end of the unacknowledged, go again
-        self._recovering = 0  # the newest frame when a retry began
+        self._retried = 0  # the frame that went again because nothing moved
         self._retry_delay = FIRST_RETRY
         self._retry_at: float | None = None
         self._went_back: tuple[int, float] = (-1, 0.0)
@@ -87,7 +87,7 @@ class Session:
         start = 0
         while start < len(queue):
             end = _batch_end(queue, start)
-            frames.append(self._new_frame(queue[start:end], now))
+            frames.append(self._new_frame(queue[start:end], now, self._stuck_since or now))
             start = end
         queue.clear()
         self._stuck_since = None
@@ -98,20 +98,21 @@ class Session:
         unacked = self._unacked
         return [sent.payload for sent in islice(unacked, len(unacked) - again, None)] if again else []
 
-    def _new_frame(self, batch: list[bytes], now: float) -> bytes:
+    def _new_frame(self, batch: list[bytes], now: float, since: float) -> bytes:
+        """``since`` is when its envelopes began to wait: the time until the peer must have them counts from there."""
         self.seq += 1
         payload = wire.data(self.head, self.seq, self.accepted, batch)
         # what add() counted for these envelopes, not the size of the frame: the two must cancel out
-        self._unacked.append(_Sent(self.seq, payload, len(batch), sum(map(len, batch)), now))
+        self._unacked.append(_Sent(self.seq, payload, len(batch), sum(map(len, batch)), since))
         if self._retry_at is None:
             self._retry_at = now + self._retry_delay
         return payload
 
-    def acknowledged(self, ack: int, now: float) -> None:
-        """The peer has every frame up to ``ack``."""
+    def acknowledged(self, ack: int, now: float) -> bool:
+        """The peer has every frame up to ``ack``. Whether that is more than it had."""
         unacked = self._unacked
         if not unacked or unacked[0].seq > ack:
-            return
+            return False
         while unacked and unacked[0].seq <= ack:
             sent = unacked.popleft()
             self.waiting_envelopes -= sent.envelopes
@@ -119,9 +120,9 @@ class Session:
         self._again = min(self._again, len(unacked))
         self._retry_delay = FIRST_RETRY
         self._retry_at = now + FIRST_RETRY if unacked else None
-        if ack < self._recovering:
-            self._recovering = 0
+        if ack == self._retried:  # a peer that has later ones was slow: it acknowledges more than this one
             self._again = len(unacked)
+        return True
 
     def missing(self, ack: int, now: float) -> None:
         """The peer got a frame beyond ``ack`` + 1: send again from there, unless that was done just now."""
@@ -147,7 +148,7 @@ class Session:
         self._retry_delay = min(self._retry_delay * 2, LAST_RETRY)
         self._retry_at = now + self._retry_delay
         if self._unacked:
-            self._recovering = self.seq
+            self._retried = self._unacked[0].seq
             return self._unacked[0].payload
         if self.confirmed:
             self._retry_at = None

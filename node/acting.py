@@ -127,7 +127,8 @@ class Acting:
             return str(Pid.parse(target)).encode(), "", 0
         held = self._names.lookup(target)
         if held is None:
-            raise NotFound(f"noproc: no process is registered as {target!r}; `wippy names` shows the names")
+            where = "`wippy names` shows the names, `wippy services` the PIDs of services"
+            raise NotFound(f"noproc: no process is registered as {target!r}; {where}")
         return held.pid.encode(), target, held.revision
 
 

@@ -74,8 +74,8 @@ class Ownership:
     def bind(
         self, owner: Owner, reach: Reach, register: Callable[[bool], Awaitable[int]], forget: Callable[[int], None]
     ) -> None:
-        """``register(anew)`` registers the node and gives the epoch, ``anew``: under a new lease, the former is lost and
-        nothing owned under it lives. ``forget`` drops what hung on a lost lease."""
+        """``register(anew)`` registers the node and gives the epoch; ``anew``: under a new lease, as the former is lost
+        and nothing owned under it lives. ``forget`` drops what hung on a lost lease."""
         self._owner, self._reach, self._register, self._forget = owner, reach, register, forget
 
     def begin(self) -> None:

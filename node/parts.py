@@ -164,7 +164,8 @@ class Parts:
         """CANCEL all processes, kill the rest after ``grace``."""
         left = sum(vm.stats().processes for vm in self.hosts.vms())
         if left:
-            log.info("processes are asked to end, and killed then", processes=left, after=f"{grace.total_seconds():g}s")
+            seconds = f"{grace.total_seconds():g}s"
+            log.info("processes are asked to end; after shutdown.timeout they are killed", processes=left, at=seconds)
         await self.hosts.drain("node stopping", grace)
 
     def is_own(self, member: Member) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from cluster.errors import Invalid, Problem
 from cluster.registry.entry import Entry
-from cluster.registry.pattern import BadPattern, Pattern
+from cluster.registry.pattern import BadPattern, Pattern, TooCostly
 from cluster.registry.value import same
 
 _FIELDS = (".kind", ".ns", ".name", ".id")
@@ -37,7 +37,7 @@ class Condition:
         return found is not MISSING and self.fits(found)
 
     def fits(self, found: Any) -> bool:
-        """Whether it holds for an entry with ``found`` in its field."""
+        """Whether it holds for an entry with ``found`` in its field. Raises Invalid when that takes too long."""
         match self.how:
             case "=":
                 return glob(self.value, found) if self.field == ".kind" else same(found, self.value)
@@ -48,13 +48,19 @@ class Condition:
             return False
         match self.how:
             case "~":
-                return self.pattern is not None and self.pattern.search(text)
+                return self._occurs(text)
             case "*":
                 return wanted in text
             case "^":
                 return text.startswith(wanted)
             case _:
                 return text.endswith(wanted)
+
+    def _occurs(self, text: str) -> bool:
+        try:
+            return self.pattern is not None and self.pattern.search(text)
+        except TooCostly as error:
+            raise Invalid([Problem(str(error), field=f"~{self.field}")]) from None
 
     @property
     def is_exact(self) -> bool:
@@ -66,6 +72,11 @@ class Condition:
 class Filter:
     conditions: tuple[Condition, ...]
     ignored: tuple[str, ...] = ()
+
+    @property
+    def matches_patterns(self) -> bool:
+        """Whether it holds regular expressions: the only conditions that may take long."""
+        return any(condition.pattern is not None for condition in self.conditions)
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Filter:

@@ -3,7 +3,8 @@
 Python's ``re`` backtracks: a short pattern can hold the event loop for minutes. Here a
 pattern becomes a non-deterministic automaton whose states advance together (Thompson), so the
 cost is at most text length times pattern size; the sets of states met are remembered, which
-makes the common case one look-up per character. The syntax is what RE2 and Python share:
+makes the common case one look-up per character. That product is bounded too (``MAX_COST``), over all
+texts one pattern is held against: an event loop waits for it. The syntax is what RE2 and Python share:
 literals, ``.``, classes, ``\\d \\w \\s``, groups, ``|``, ``* + ? {m,n}`` (lazy forms mean the same,
 as only "does it occur" is asked), ``^ $ \\b \\B`` and a leading ``(?i)``. Look-around and
 back-references do not exist here and are refused.
@@ -19,6 +20,10 @@ from cluster.registry.characters import is_word
 
 MAX_PATTERN = 512
 MAX_TEXT = 8_192
+MAX_COST = 4_000_000
+"""In characters that were met before; a third of a second or so."""
+_VISIT = 30
+"""What it costs to find out where one state leads, in such characters (measured)."""
 _MAX_MEMO = 4_096
 
 
@@ -35,6 +40,10 @@ class _Node:
     accepts_end: bool | None = None
 
 
+class TooCostly(BadPattern):
+    """The pattern was held against so much text that others wait."""
+
+
 class Pattern:
     """A compiled pattern. Raises BadPattern when built from a bad one."""
 
@@ -47,6 +56,7 @@ class Pattern:
         place = {state: number for number, state in enumerate(self._states)}
         self._start = place[whole.start]
         self._end = place[whole.end]
+        self._left = MAX_COST
         self._next = [[place[state] for state in each.following] for each in self._states]
         self._forget()
 
@@ -56,9 +66,11 @@ class Pattern:
         self._known = 0
 
     def search(self, text: str) -> bool:
-        """Whether it occurs anywhere in ``text`` (its first 8,192 characters)."""
+        """Whether it occurs anywhere in ``text`` (its first 8,192 characters). Raises TooCostly."""
         node = self._first
-        for character in text[:MAX_TEXT]:
+        text = text[:MAX_TEXT]
+        self._spend(len(text))
+        for character in text:
             try:
                 following = node.following[character]
             except KeyError:
@@ -70,11 +82,17 @@ class Pattern:
             node.accepts_end = self._end in self._closure(node.states | {self._start}, node.before, "")
         return node.accepts_end
 
+    def _spend(self, cost: int) -> None:
+        self._left -= cost
+        if self._left < 0:
+            raise TooCostly("the pattern takes too long on so much text; use a simpler one, or narrow what is searched")
+
     def _read(self, node: _Node, character: str) -> _Node | None:
         """Where ``character`` leads, found out once and remembered; everything is forgotten when it gets too much."""
         if self._known >= _MAX_MEMO:
             self._forget()
         reached = self._closure(node.states | {self._start}, node.before, character)
+        self._spend(_VISIT * len(reached))
         following = None
         if self._end not in reached:
             key = (self._step(reached, character), "w" if is_word(character) else " ")

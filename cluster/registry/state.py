@@ -99,7 +99,8 @@ class RegistryState:
         return self._overridden
 
     def find(self, filter: Filter | Mapping[str, Any]) -> list[Entry]:
-        """The entries for which ``filter`` holds, by id. Raises Invalid on a bad regular expression."""
+        """The entries for which ``filter`` holds, by id. Raises Invalid on a bad regular expression, or one that
+        takes too long."""
         wanted = filter if isinstance(filter, Filter) else Filter.parse(filter)
         narrow = [ids for each in wanted.conditions if (ids := self._candidates(each)) is not None]
         if not narrow:

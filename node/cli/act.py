@@ -48,7 +48,12 @@ async def call(
     """Send a message and print the first reply, or call a function and print its result, as JSON."""
     given, deadline, target = list(rest or []), seconds(timeout), target_argument(target)
     if await _is_function(client, target, deadline):
-        show_json(await client.call_function(target, *map(json_argument, given), timeout=deadline))
+        try:
+            arguments = [json_argument(each) for each in given]
+        except Failed as wrong:
+            kind = f"{target} is taken for a function, whose arguments are JSON; a process is called by its PID or name"
+            raise Failed(f"{wrong}; {kind}", code=wrong.code) from None
+        show_json(await client.call_function(target, *arguments, timeout=deadline))
         return
     if not 1 <= len(given) <= 2:
         raise Failed(

@@ -200,7 +200,7 @@ def _tell(entry: str, status: OverlayStatus) -> None:
     """Say what became of a change. Raises Failed when it was refused."""
     if not _is_applied(status):
         raise Failed(
-            f"refused: {entry}: {status.reason}; the entry is as it was; set it right, or take what was refused away "
-            f"with `wippy config unset {entry}`"
+            f"refused: {entry}: {status.reason}; nothing in the registry changed; set it right, or take what was "
+            f"refused away with `wippy config unset {entry}`"
         )
     print(f"applied: {entry} is at v{status.version}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cluster.client import Client
 
 NOPROC = "noproc"
+_WHERE = "`wippy names` shows the names, `wippy services` the PIDs of services"
 _UNITS = ("B", "KiB", "MiB", "GiB")
 _STATES = {"ready": "can run", "idle": "waits for a message", "blocked": "waits"}
 
@@ -47,7 +48,7 @@ async def _holder(client: Client, name: str, timeout: float) -> str:
         for one in held:
             if one["name"] == name:
                 return str(one["pid"])
-    raise Failed(f"{NOPROC}: no process is registered as {name!r}; `wippy names` shows the names")
+    raise Failed(f"{NOPROC}: no process is registered as {name!r}; {_WHERE}")
 
 
 async def _ask(client: Client, pid: Pid, timeout: float) -> dict[str, Any]:

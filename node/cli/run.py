@@ -76,7 +76,11 @@ def run(
     etcd: EtcdUrls = None,
     cluster: ClusterName = None,
 ) -> None:
-    """Run a node, or a program of the application."""
+    """Run a node, or a program of the application.
+
+    When no servers are named it joins the `wippy up` that runs the same application, or was started in the same
+    directory; else it starts servers of its own.
+    """
     directory = (app or Path()).resolve()
     arguments = list(given or [])
     levels = ["logger.level=debug"] * verbose + ["logger.level=error"] * silent

@@ -8,6 +8,7 @@ commits the operations as one changeset and returns when this node has applied i
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ class RegistryModule:
         self._registry = registry
         self._permits = permits
         self._states: OrderedDict[int, RegistryState] = OrderedDict()
+        self._searching = asyncio.Lock()
         self._warned: set[tuple[str, str]] = set()
         self._functions: dict[str, Callable[[Caller, Values], Answer]] = {
             "get": self._get,
@@ -112,7 +114,20 @@ class RegistryModule:
     def _find(self, caller: Caller, args: Values) -> Answer:
         wanted = Filter.parse(_text_keys(argument(args, 0)))
         self._warn(caller, wanted.ignored)
-        return self._read(argument(args, 1), lambda state: [[_lua_entry(entry) for entry in state.find(wanted)]])
+
+        def look(state: RegistryState) -> Values:
+            return [[_lua_entry(entry) for entry in state.find(wanted)]]
+
+        if wanted.matches_patterns:
+            return self._search(argument(args, 1), look)
+        return self._read(argument(args, 1), look)
+
+    async def _search(self, version: Any, look: Callable[[RegistryState], Values]) -> Values:
+        """A search that may take long: beside the event loop, one at a time, so that programs can't hold up the node."""
+        state = self._registry.state if version is None else await self._state_at(_number(version))
+        async with self._searching:
+            with _refusals():
+                return await asyncio.to_thread(look, state)
 
     def _snapshot(self, caller: Caller, args: Values) -> Values:
         state = self._registry.state

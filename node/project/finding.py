@@ -124,6 +124,11 @@ def bundled(component: str) -> list[Module]:
     return list(_versions(BUNDLED / component, component))
 
 
+def bundled_names() -> list[str]:
+    """The modules that come with the program."""
+    return sorted(f"{each.parent.name}/{each.name}" for each in BUNDLED.glob("*/*") if each.is_dir())
+
+
 def local(directory: Path, component: str) -> list[Module]:
     """The copies in a directory of modules, or the directory itself when its manifest names the component.
 

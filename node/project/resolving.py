@@ -16,7 +16,17 @@ from node.kinds.plain import check_component
 from node.project.contents import NoModule
 from node.project.definitions import Definitions, Tree
 from node.project.draft import Draft
-from node.project.finding import BUNDLED, NO_HUB, Module, bundled, local, replaced, vendor_folder, vendored
+from node.project.finding import (
+    BUNDLED,
+    NO_HUB,
+    Module,
+    bundled,
+    bundled_names,
+    local,
+    replaced,
+    vendor_folder,
+    vendored,
+)
 from node.project.inline import shown_path
 from node.project.layout import Layout, Pin
 from node.project.modules import dependencies
@@ -175,7 +185,7 @@ class _Resolver:
         places = [shown_path(vendor_folder(self._layout, component), self._layout.root)]
         if self._request.directory is not None:
             places += [str(self._request.directory / component), f"{self._request.directory} itself"]
-        where = ", ".join([*places, "the modules bundled with wippy"])
+        where = ", ".join([*places, f"the modules bundled with wippy ({', '.join(bundled_names())})"])
         return (
             f"not found in {where}, and no replacement is named; {NO_HUB}: get the module, and name its directory "
             "with --from"

@@ -281,7 +281,7 @@ class TestServices:
         many = {"FIREFLIES": "2000", "SLOWEST_BLINK": "400ms"}
         with Service(copied("swarm", tmp_path), "node", env=many) as service:
             service.until(lambda: '"the meadow at night"' in service.err, within=30)
-            assert service.stop() == 0
+            assert service.stop(within=20) == 0, "fireflies end with the meadow; nobody waits 30 s to kill them"
         flying, *nights, morning = said_by("app:meadow_process", of_apps(service.err))
         assert (flying["message"], flying["count"]) == ("all are flying", 2000)
         assert {night["alive"] for night in nights} == {morning["alive"]} == {2000}

@@ -202,6 +202,7 @@ class TestMessages:
             (("send", "listener@node-3", "t", "1e999"), None, ""),
             (("call", "app:nothing"), 1, "app:nothing"),
             (("call", "app:experiment", "[1]"), 1, ""),
+            (("call", "app:experiment", "get"), 2, "a process is called by its PID or name"),
             (("spawn", "app:setting", "app:processes"), 1, "app:setting"),
             (("cancel", "nobody"), 1, "noproc"),
             (("terminate", "{x}"), 2, "PID"),

@@ -231,7 +231,7 @@ class TestLoss:
             assert entries.count("app:witness") == 2, "the one that traps nothing ended"
 
     def test_a_draining_node_says_so_until_it_is_gone(self, binaries: None, tmp_path: Path) -> None:
-        with Lab(tmp_path, "--set", "shutdown.timeout=2s") as lab:
+        with Lab(tmp_path, "--set", "shutdown.timeout=2s", "--set", "logger.level=info") as lab:
             (ready,) = [each["metrics"] for each in lab.place["nodes"] if each["name"] == "node-2"]
             ready = ready.replace("/metrics", "/readyz")
             with urlopen(ready, timeout=5) as answer:
@@ -252,3 +252,4 @@ class TestLoss:
                 return [each["node"] for each in lab.json("nodes", "--json") if each["state"] != "gone"]
 
             eventually(lambda: present() == ["node-1", "node-3"], within=10, what="node-2 left")
+            assert "processes are asked to end; after shutdown.timeout they are killed" in lab.err

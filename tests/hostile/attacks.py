@@ -232,6 +232,55 @@ ATTACKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             ENDLESS,
         ),
     },
+    "hang: slow instructions": {
+        "comparing long texts": (
+            r"local a, b = ('\0'):rep(1 << 22), ('\0'):rep(1 << 22) while true do local x = a < b end",
+            ENDLESS,
+        ),
+        "now and then": (
+            r"""local a, b, n = ('\0'):rep(1 << 22), ('\0'):rep(1 << 22), 0
+            while true do for i = 1, 100000 do n = n + i end for i = 1, 100000 do local x = a < b end end""",
+            ENDLESS,
+        ),
+        "one after the other": (
+            r"local a, b, x = ('\0'):rep(1 << 22), ('\0'):rep(1 << 22) " + "x = a < b " * 3000,
+            ENDLESS,
+        ),
+        "in many coroutines": (
+            r"""local a, b = ('\0'):rep(1 << 22), ('\0'):rep(1 << 22)
+            for i = 1, 1000 do coroutine.spawn(function() while true do
+                local x = a < b channel.select({ channel.new():case_receive(), default = true }) end end) end
+            while true do end""",
+            ENDLESS,
+        ),
+        "equality of long texts": (
+            "local a, b = ('x'):rep(1 << 23), ('x'):rep(1 << 23) while true do local x = a == b end",
+            ENDLESS,
+        ),
+        "long texts as keys": (
+            "local a, b = ('x'):rep(1 << 23), ('x'):rep(1 << 23) local t = { [a] = 1 } while true do local x = t[b] end",
+            ENDLESS,
+        ),
+        "emptied slots": (
+            """local t = {} for i = 1, 400000 do t[i + 0.5] = true end for k in next, t do t[k] = nil end
+            while true do next(t) end""",
+            ENDLESS,
+        ),
+        "the length of a list with holes": (
+            "local t = {} for i = 1, 20 do t[1 << i] = i end while true do local n = #t end",
+            ENDLESS,
+        ),
+        "hundreds of thousands of values": (
+            "local s = ('x'):rep(900000) while true do local n = select('#', s:byte(1, 900000)) end",
+            ENDLESS,
+        ),
+        "joining": ("local s = ('x'):rep(4 << 20) while true do local t = s .. 'x' end", ENDLESS),
+        "in a comparator": (
+            r"local a, b = ('\0'):rep(1 << 22), ('\0'):rep(1 << 22) "
+            + in_comparator("while true do local x = a < b end"),
+            BUDGET,
+        ),
+    },
     "hang: patterns": {
         "lazy in a row": ("while true do pcall(string.find, ('a'):rep(400), ('.-'):rep(8) .. 'b') end", ENDLESS),
         "refused at once": ("return (('a'):rep(100000)):find(('a*'):rep(20) .. 'b')", "too costly"),
@@ -331,7 +380,15 @@ ATTACKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "deep": (
             """local t = {}
             local function deep(n) if n == 0 then coroutine.yield() else deep(n - 1) return 1 end end
-            while true do local c = coroutine.create(deep) coroutine.resume(c, 1000) t[#t + 1] = c end""",
+            while true do local c = coroutine.create(deep) coroutine.resume(c, 15000) t[#t + 1] = c end""",
+            MEMORY,
+        ),
+        "spawned, and forgotten": (
+            "while true do coroutine.spawn(function() channel.new():receive() end) end",
+            ENDLESS,
+        ),
+        "that spawn others": (
+            "local function f() while true do coroutine.spawn(f) channel.select({ channel.new():case_receive(), default = true }) end end f()",
             MEMORY,
         ),
     },
@@ -345,9 +402,13 @@ ATTACKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "the dead": ("while true do process.send('{n1@app:processes|1-zz}', 't', 1) end", ENDLESS),
     },
     "flood: timers": {
-        "one after another": ("local time = require('time') while true do time.timer('1h') end", "timers already"),
-        "tickers": ("local time = require('time') while true do time.ticker('1ms') end", "timers already"),
-        "after": ("local time = require('time') while true do time.after('1h') end", "timers already"),
+        "one after another": ("local time = require('time') while true do time.timer('1h') end", MEMORY),
+        "tickers": ("local time = require('time') while true do time.ticker('1h') end", MEMORY),
+        "after": ("local time = require('time') while true do time.after('1h') end", MEMORY),
+        "started and stopped": (
+            "local time = require('time') while true do time.timer('1h'):stop() time.ticker('1h'):stop() end",
+            ENDLESS,
+        ),
         "sleeping for nothing": ("local time = require('time') while true do time.sleep('0s') end", ENDLESS),
     },
     "flood: spawns": {
@@ -390,6 +451,10 @@ ATTACKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             while true do channel.select({ d:case_receive(), default = true }) end""",
             ENDLESS,
         ),
+        "without end": (
+            "local c = channel.new() while true do coroutine.spawn(function() channel.select({ c:case_receive() }) end) end",
+            MEMORY,
+        ),
         "of nothing": ("while true do pcall(channel.select, 1) pcall(channel.select, { 1 }) end", ENDLESS),
     },
     "forged PIDs and topics": {
@@ -410,6 +475,15 @@ ATTACKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "topics of the runtime": (
             """for _, topic in ipairs({ "@pid/events", "@pid/inbox", "@", "", "@kernel", ("t"):rep(100000) }) do
                 pcall(process.send, ..., topic, { kind = "pid.exit" }) pcall(process.listen, topic)
+            end return "held" """,
+            HELD,
+        ),
+        "signals to what is no process": (
+            """for _, pid in ipairs({ "", "{", "{}", "{@|}", "{n1@app:processes|}", "x", ("{"):rep(10000), "\\0",
+                    "{n1@app:processes|1-1}", "{n9@app:processes|1-zz}" }) do
+                for _, name in ipairs({ "monitor", "unmonitor", "link", "unlink", "terminate", "cancel" }) do
+                    pcall(process[name], pid, "now")
+                end
             end return "held" """,
             HELD,
         ),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import nats.errors
 import pytest
 import pytest_asyncio
 from cryptography import x509
@@ -159,6 +160,44 @@ class TestOutage:
             bus.data.publish(subject, b"fresh")
             await eventually(lambda: got == [b"fresh"])
             assert bus.data.stats().reconnects == 1
+
+    async def test_a_connection_lost_while_much_was_being_written_sends_again_when_it_is_back(
+        self, own_servers: EmbeddedServers, subject: str
+    ) -> None:
+        got: list[bytes] = []
+        async with Bus([own_servers.nats_url], name="one", inbox="inbox.one") as bus:
+            await bus.data.subscribe(subject, lambda s, r, payload, h: got.append(payload))
+            own_servers.nats.signal(signal.SIGSTOP)  # it reads no more: what is published piles up in every buffer
+            await asyncio.sleep(0.2)
+            for _ in range(200):
+                bus.data.publish("elsewhere", bytes(100_000))
+            for _ in range(50):
+                await asyncio.sleep(0.01)
+            await own_servers.nats.kill()
+            await own_servers.nats.start()
+            await eventually(lambda: bus.data.connected, within=10)
+            bus.data.publish(subject, b"fresh")
+            await eventually(lambda: got == [b"fresh"], within=10)
+
+    @pytest.mark.parametrize(
+        "error", [ConnectionResetError("Connection lost"), RuntimeError("closed"), nats.errors.Error]
+    )
+    async def test_a_publish_that_fails_in_the_transport_is_counted_and_the_next_one_goes(
+        self, servers: EmbeddedServers, subject: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        got: list[bytes] = []
+        async with Bus([servers.nats_url], name="one", inbox="inbox.one") as bus:
+            await bus.data.subscribe(subject, lambda s, r, payload, h: got.append(payload))
+
+            async def fail(*args: object) -> None:
+                raise error
+
+            with monkeypatch.context() as patch:
+                patch.setattr(bus.data._nats, "publish", fail)
+                bus.data.publish(subject, b"lost")
+                await eventually(lambda: bus.data.stats().publishes_dropped == 1)
+            bus.data.publish(subject, b"next")
+            await eventually(lambda: got == [b"next"])
 
     async def test_no_server_is_told_with_address_and_remedy(self) -> None:
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1.*check the address"):

@@ -177,9 +177,9 @@ class Checker:
 
     def answered(self, life: Life, asked: Asked, status: int) -> None:
         self.counts["answers"] += 1
-        if status == Status.NOPROC and asked.to in self.homes:
-            if self.homes[asked.to].alive and asked.to not in self.ended:
-                self._violated(f"L10: {life.label} was told that {asked.to!r} is no process, but it is")
+        lives = asked.to in self.homes and self.homes[asked.to].alive and asked.to not in self.ended
+        if status == Status.NOPROC and lives:
+            self._violated(f"L10: {life.label} was told that {asked.to!r} is no process, but it is")
         if status == Status.OK:
             self.answered_at[life.name, asked.node.decode()] = self.sim.world.now
 

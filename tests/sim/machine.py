@@ -259,9 +259,10 @@ class Life:
     def _member_changed(self, before: Member | None, after: Member | None) -> None:
         self.router.nodes_changed(frozenset(member.node for member in self.members.all()))
         registration = getattr(self, "registration", None)
-        if before is not None and after is None and registration is not None:
-            if (before.node, before.epoch) == (self.name, registration.epoch):
-                self.ownership.on_unregistered(before.epoch)
+        if before is None or after is not None or registration is None:
+            return
+        if (before.node, before.epoch) == (self.name, registration.epoch):
+            self.ownership.on_unregistered(before.epoch)
 
     def _lease_lost(self, lease: int) -> None:
         self.names.lease_lost(lease)
@@ -377,4 +378,4 @@ class Machine:
 
     def ended(self, life: Life) -> None:
         """Whoever runs the machine starts the process again, soon or not so soon."""
-        self.sim.world.after(self.sim.world.pick((0.2, 1.0, 4.0)), self._start_again)
+        self.sim.world.after(self.sim.world.pick((0.2, 1.0, 2.5)), self._start_again)

@@ -52,8 +52,8 @@ class Times:
     buffer_envelopes: int = 40
     faults: float = 9.0
     long_faults: float = 20.0
-    settle: float = 11.0
-    proof: float = 4.0
+    settle: float = 9.0
+    proof: float = 3.5
     quiet: float = 1.0
 
 
@@ -85,7 +85,7 @@ class Simulation:
         self.machines: dict[str, Machine] = {}
         self.checker = Checker(self)
         self.workload = Workload(self)
-        for name in NAMES[: random.choice((2, 2, 2, 3, 4))]:
+        for name in NAMES[: random.choice((2, 2, 2, 2, 3, 3, 4))]:
             self.machines[name] = Machine(self, name)
 
     def run(self) -> Outcome:
@@ -179,8 +179,9 @@ def run(seed: int) -> Outcome:
         try:
             return simulation.run()
         except Violation as violation:
-            again = f"PYTHONPATH=. python -m tests.sim.simulation {seed}"
-            raise Violation(f"seed {seed} at {simulation.world.now:.3f} s: {simulation.world.first or violation}\nalone: {again}") from violation
+            what = simulation.world.first or violation
+            again = f"python -m tests.sim.simulation {seed}"
+            raise Violation(f"seed {seed} at {simulation.world.now:.3f} s: {what}\nalone: {again}") from violation
 
 
 def show(seed: int) -> bool:

@@ -1,18 +1,24 @@
-"""Every mutant of the product is caught: by the simulation within so many seeds, or else by the property tests."""
+"""Every mutant of the product is caught: by the simulation within so many seeds, or else by the property tests, or
+by the few steps of a regression test where chance would need too many seeds.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
+from cluster.errors import ClusterError
 from tests.property.test_fencing import Fencing
 from tests.property.test_link import LinkMachine
-from tests.sim.mutants import MUTANTS, Mutant, applied
+from tests.sim import test_regressions
+from tests.sim.mutants import MUTANTS, Change, Mutant, applied
 from tests.sim.simulation import run
 from tests.sim.world import Violation
 
-SEEDS = 60
+SEEDS = 200
 """In so many seeds from the one that once caught it, and then from the first, the mutant must be caught."""
 
 
@@ -31,6 +37,10 @@ def test_the_simulation_catches(mutant: Mutant) -> None:
     pytest.fail(f"the mutant {mutant.name!r} of rule {mutant.rule} survives {tried} seeds: the checker is too weak")
 
 
+CASES: dict[str, Callable[[], None]] = {
+    "opening": test_regressions.test_what_a_node_takes_while_it_opens_its_links_it_can_answer,
+    "acks": test_regressions.test_an_ack_of_a_former_session_says_nothing_about_this_one,
+}
 MACHINES: dict[str, type[RuleBasedStateMachine]] = {"link": LinkMachine, "fencing": Fencing}
 QUICK = settings(
     max_examples=400,
@@ -44,13 +54,19 @@ QUICK = settings(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.machine], ids=str)
+@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.machine in MACHINES], ids=str)
 def test_the_property_tests_catch(mutant: Mutant) -> None:
     with applied(mutant), pytest.raises(AssertionError):
         run_state_machine_as_test(MACHINES[mutant.machine], settings=QUICK)  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.machine in CASES], ids=str)
+def test_a_regression_test_catches(mutant: Mutant) -> None:
+    with applied(mutant), pytest.raises((AssertionError, ClusterError)):
+        CASES[mutant.machine]()
+
+
 def test_a_mutant_whose_code_has_changed_is_an_error() -> None:
-    stale = Mutant("stale", "", (MUTANTS[0].changes[0].__class__(Mutant, "__str__", "no such text", ""),))
+    stale = Mutant("stale", "", (Change(Mutant, "__str__", "no such text", ""),))
     with pytest.raises(ValueError, match="expected once"), applied(stale):
         pass

@@ -12,7 +12,7 @@ local WAIT, PREEMPT, KILLED, ENDED = turns.WAIT, turns.PREEMPT, turns.KILLED, tu
 local rawpcall, rawxpcall = pcall, xpcall
 local create, resume, yield, status = coroutine.create, coroutine.resume, coroutine.yield, coroutine.status
 local isyieldable, running = coroutine.isyieldable, coroutine.running
-local error, setmetatable, type = error, setmetatable, type
+local error, rawequal, setmetatable, type = error, rawequal, setmetatable, type
 
 local OUT_OF_MEMORY = "not enough memory" -- the text Lua itself raises
 
@@ -47,6 +47,9 @@ end
 
 local function pcall(f, ...)
     local thread = turns.current
+    if not thread then -- a module's function that the kernel itself calls
+        return rawpcall(f, ...)
+    end
     descend(thread, "pcall")
     return ascend(thread, rawpcall(f, ...))
 end
@@ -66,10 +69,8 @@ end
 
 -- What a coroutine of the user handed out: its own values are for the resumer, the rest goes up.
 local function relay(co, ok, what, ...)
-    if what == WAIT or what == PREEMPT then
-        if ok then
-            return relay(co, resume(co, yield(what)))
-        end
+    if ok and (rawequal(what, WAIT) or rawequal(what, PREEMPT)) then -- what a user yields may have an __eq
+        return relay(co, resume(co, yield(what)))
     end
     return ok, what, ...
 end

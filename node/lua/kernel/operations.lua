@@ -25,14 +25,24 @@ local function put_text(text)
     box.count = count
 end
 
+-- Make nil what has no form outside.
+local function leave_out(list, count, but)
+    for position = 1, count do
+        if position ~= but and not codec.encode({ list[position] }, 1) then
+            list[position] = nil
+        end
+    end
+end
+
 -- An item of the kernel leaves the VM. ``item[list]`` is a list that knows its length. What has
 -- no form outside shows as nil.
 local function put(item, count, list)
     local text = codec.encode(item, count, list)
     if not text then
-        for position = 1, count do
-            item[position] = values.copy_or_nil(item[position])
+        if list then
+            leave_out(item[list], item[list].n)
         end
+        leave_out(item, count, list)
         text = codec.encode(item, count, list)
     end
     put_text(text)

@@ -292,10 +292,10 @@ local function weigh(process, before)
     end
 end
 
--- The turn of a process goes on after a thread of it came back, with others of it that can run.
+-- What a failed thread raised is never compared: it may have an __eq. The turn of a process goes on after a thread of it came back, with others of it that can run.
 local function go_on(process, thread, ok, what, value, err)
     local left = RESUMES
-    while what == WAIT or not came_back(process, thread, ok, what, value, err) do
+    while ok and what == WAIT or not came_back(process, thread, ok, what, value, err) do
         thread = process.first
         left = left - 1
         if not thread or left == 0 or budget < -1 then
@@ -363,7 +363,7 @@ local function run(seconds)
                     begin_slice()
                 end
                 local ok, what, value, err = resume(thread.co, thread.a, thread.b)
-                if what == WAIT and not process.first and process.holds > 0 then
+                if ok and what == WAIT and not process.first and process.holds > 0 then
                     process.queued = false
                 else
                     go_on(process, thread, ok, what, value, err)

@@ -539,7 +539,7 @@ class TestConfig:
         await config.list_(client, as_json=True)
         (row,) = json.loads(told()[0])
         assert (row["state"], row["at"], row["reason"]) == ("refused", "v4", "not a mapping")
-        with pytest.raises(Failed, match=r"the entry is as it was; .+ `wippy config unset app:limits`"):
+        with pytest.raises(Failed, match=r"nothing in the registry changed; .+ `wippy config unset app:limits`"):
             await config._await_answer(Configuration(client.etcd, client.keys), "app:limits", mod, mod, 1.0)
 
 

@@ -112,6 +112,8 @@ class TestSending:
             a.send(packed(number % 100))
         with pytest.raises(Unavailable, match="wait for node b"):
             a.send(packed(4))
+        a.send(packed(99), refusable=False)
+        assert numbers(arrive(peer_core(), a.frames(0.0)[-1]))[-1] == 99
 
 
 class TestReceiving:
@@ -151,6 +153,27 @@ class TestReceiving:
         assert len(a.frames(1.0)) == 2
         arrive(a, nak.payload, now=1.0 + NAK_PAUSE / 2)
         assert a.frames(1.0 + NAK_PAUSE / 2) == []
+
+    def test_an_acknowledgement_of_some_frames_makes_those_under_way_not_go_again(self) -> None:
+        a, b = open_core(), peer_core()
+        frames = sent(a, *range(100))
+        arrive(b, frames[0])
+        (ack,) = b.acknowledge()
+        assert isinstance(ack, Publish)
+        arrive(a, ack.payload)
+        assert a.frames(0.0) == []
+
+    def test_a_gap_is_told_apart_from_the_news_of_other_frames(self) -> None:
+        a, b = open_core(), peer_core()
+        frames = sent(a, *range(100))
+        arrive(b, frames[0])
+        news, complaint = arrive(b, frames[2])
+        assert isinstance(news, Publish)
+        assert isinstance(complaint, Publish)
+        arrive(a, news.payload)
+        assert a.frames(0.0) == []
+        arrive(a, complaint.payload)
+        assert a.frames(0.0) == frames[1:]
 
     def test_after_a_close_the_next_session_carries_traffic(self) -> None:
         a, b = open_core(), peer_core()
@@ -256,6 +279,17 @@ class TestRetrying:
         assert isinstance(ack, Publish)
         arrive(a, ack.payload, FIRST_RETRY)
         assert a.frames(FIRST_RETRY) == frames[1:]
+
+    def test_a_peer_that_is_half_way_through_is_sent_nothing_twice_but_one_frame(self) -> None:
+        a, b = open_core(), peer_core()
+        frames = sent(a, *range(100))
+        a.tick(FIRST_RETRY)
+        arrive(b, frames[0])
+        arrive(b, frames[1])
+        (ack,) = b.acknowledge()
+        assert isinstance(ack, Publish)
+        arrive(a, ack.payload, FIRST_RETRY)
+        assert a.frames(FIRST_RETRY) == []
 
     def test_a_peer_that_answers_late_is_sent_nothing_twice_but_one_frame(self) -> None:
         a, b = open_core(), peer_core()

@@ -204,14 +204,15 @@ async def test_a_host_that_goes_while_a_worker_of_it_ends_is_gone_once(world: Ho
     assert len(world.hosts._slots._free) == 62
 
 
-async def test_nothing_starts_in_a_worker_that_is_asked_whether_it_may_end(world: HostWorld) -> None:
-    await world.put(workers=1)
-    (retired,) = [worker for worker in world.host.workers if worker.retiring]
-    ended, pid = await asyncio.gather(
-        world.hosts._end_if_empty(world.host, retired), world.spawn("echo", at=world.at(retired.vm.slot))
+async def test_nothing_starts_in_a_worker_that_is_asked_whether_it_may_end(quiet: HostWorld) -> None:
+    await quiet.put(workers=1)
+    (retired,) = [worker for worker in quiet.host.workers if worker.retiring]
+    await quiet.until(lambda: not retired.vm.stats().waiting_in, "the worker to have read what it was told")
+    _, pid = await asyncio.gather(
+        quiet.hosts._end_if_empty(quiet.host, retired), quiet.spawn("echo", at=quiet.at(retired.vm.slot))
     )
     assert slot_of(pid) != retired.vm.slot
-    await world.send(pid, "say", 1)
+    await quiet.send(pid, "say", 1)
 
 
 async def test_workers_there_was_no_slot_for_are_added_when_there_is_one(world: HostWorld) -> None:

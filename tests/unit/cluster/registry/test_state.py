@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from cluster.errors import Invalid
@@ -104,3 +106,17 @@ def test_a_version_of_ten_thousand_entries_is_cheap_and_found_at_once() -> None:
         state = after(state, Update(entry(f"a:e{i}", "often", n=i)))
         state.find({"meta.type": "rare"})
     assert (time.process_time() - began) / 20 < 0.05
+
+
+def test_a_search_that_would_hold_everybody_up_is_refused_and_an_ordinary_one_of_many_entries_is_not() -> None:
+    chance = Random(1)
+    many = {f"a:e{n}": " ".join(chance.choices(("red", "green", f"n{n}", "b" * (n % 7)), k=12)) for n in range(5_000)}
+    state = RegistryState.of([Entry(id, "registry.entry", {"said": text}) for id, text in many.items()], 0)
+    for _ in range(2):  # the first search makes the index
+        assert len(state.find({"~meta.said": r"\bn\d*7\b.*(red|green)"})) > 100
+    hard = RegistryState.of(
+        [Entry(f"a:h{n}", "registry.entry", {"said": "".join(chance.choices("ab", k=8_000))}) for n in range(20)], 0
+    )
+    for _ in range(2):
+        with pytest.raises(Invalid, match=r"~meta\.said: the pattern takes too long on so much text"):
+            hard.find({"~meta.said": "(a|b)*a(a|b){12}c"})

@@ -152,13 +152,16 @@ class TestCounts:
         """Between two attempts of a call the kernel waits for its process, in no turn of it."""
         world = World(VmConfig(max_timers=1))
         world.function("app:f", "return { main = function() return nil, errors.new('fails') end }")
-        assert world.main(
-            """require("time").ticker("1h")
+        assert (
+            world.main(
+                """require("time").ticker("1h")
             local again = { max_attempts = 2, initial_delay = 1 }
             local _, err = require("funcs").new():with_options({ retry = again }):call("app:f")
             return err:message()""",
-            modules=["time", "funcs"],
-        ) == b"fails"
+                modules=["time", "funcs"],
+            )
+            == b"fails"
+        )
 
     def test_answers_one_process_waits_for(self) -> None:
         world = World(VmConfig(max_waiting=3))

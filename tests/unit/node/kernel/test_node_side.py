@@ -117,3 +117,20 @@ def test_counters_tell_what_happened_by_entry(world: World) -> None:
     assert counts == {
         b"live": 0, b"spawned": 1, b"sent": 0, b"received": 1, b"refused": 0, b"exits": {b"normal": 1},
     }  # fmt: skip
+
+
+def test_what_the_node_does_not_show_of_a_log_stays_in_the_vm() -> None:
+    world = World(VmConfig(log_level=1))
+    world.main(
+        """local logger = require("logger")
+        logger:debug("one") logger:info("two") logger:named("part"):info("three")
+        logger:warn("four") logger:with({ a = 1 }):error("five")""",
+        modules=["logger"],
+    )
+    assert world.logs == ["four", "five"]
+
+
+def test_loggers_of_two_processes_have_nothing_in_common(world: World) -> None:
+    world.main('local l = require("logger") l.info = nil l.mark = 1', modules=["logger"])
+    world.main('local l = require("logger") assert(not l.mark) l:info("here") l:warn("too")', modules=["logger"])
+    assert world.logs == ["here", "too"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -173,9 +174,44 @@ def test_a_result_that_can_not_be_passed_is_an_error_with_the_path_to_it(world: 
     assert REFUSED.get(value, "is a function" if value == "print" else "is part of") in message.decode()
 
 
+NOON = b"2024-12-29T12:00:00Z"
+
+
+@pytest.mark.parametrize("value", ["t", "{ t }", "{ a = { t } }"])
+def test_an_instant_that_leaves_the_vm_is_its_text(world: World, value: str) -> None:
+    """It has an __eq that raises for anything else, and is written down outside of any process."""
+    make = f"local t = require('time').unix(1735473600, 0) local value = {value}"
+    exit = world.outcome(f"{make} return value", modules=["time"])
+    sent = world.main(f'{make} return process.send("{OUTSIDE.decode()}", "t", value)', modules=["time"])
+    expected: dict[str, Any] = {"t": NOON, "{ t }": [NOON], "{ a = { t } }": {b"a": [NOON]}}
+    assert exit[5:7] == [expected[value], None]
+    assert sent is True
+    assert world.messages() == [("t", [expected[value]])]
+
+
+EQUALS = ["require('time').now()", "setmetatable({}, { __eq = function() error('asked') end })"]
+
+
+@pytest.mark.parametrize("value", [*EQUALS, "setmetatable({}, { __eq = function() return true end })"])
+@pytest.mark.parametrize(
+    "end", ["error(value)", "coroutine.spawn(function() error(value) end) process.inbox():receive()"]
+)
+def test_the_kernel_does_not_compare_what_is_raised(world: World, end: str, value: str) -> None:
+    exit = world.outcome(f"local value = {value} {end}", modules=["time"])
+    assert exit[6][b"message"] == b"(error object is a table value)"
+
+
+@pytest.mark.parametrize("value", [*EQUALS, "setmetatable({}, { __eq = function() return true end })"])
+def test_what_a_coroutine_yields_is_not_compared(world: World, value: str) -> None:
+    body = f"""local value = {value}
+        local generate = coroutine.wrap(function() coroutine.yield(value) end)
+        return rawequal(generate(), value)"""
+    assert world.main(body, modules=["time"]) is True
+
+
 SPOILED = {
     "a function in its details": "e = errors.new { message = 'm', kind = errors.NOT_FOUND, details = { f = print } }",
-    "details without end": "local d = {} d.d = d e = errors.new { message = 'm', kind = errors.NOT_FOUND, details = d }",
+    "details without end": "local d = {} d.d = d e = errors.new { message = 'm', kind = 'NotFound', details = d }",
     "a field of its own": "e.callback = print",
     "a long message": "e = errors.new { message = ('m'):rep(3000000), kind = errors.NOT_FOUND }",
     "no fields": "for key in pairs(e) do e[key] = nil end",

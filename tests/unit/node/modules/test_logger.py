@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
 import structlog
 
-from node.modules.logger import LoggerModule
+from node.modules.logger import LoggerModule, lowest_shown
 
 PID = b"{node-1@app:processes|1-1}"
 WHO = {"pid": PID.decode(), "entry": "app:main"}
@@ -104,3 +105,19 @@ def test_large_fields_are_cut(log: Any, fields: Any) -> None:
 
 def test_an_unknown_function_is_refused_in_the_log(log: Any) -> None:
     assert [record["event"] for record in log("shout", b"m")] == ["cast refused"]
+
+
+class TestLowestShown:
+    @pytest.mark.parametrize(
+        ("number", "min_level", "lowest"),
+        [(logging.DEBUG, -1, -1), (logging.INFO, -1, 0), (logging.INFO, 1, 1), (logging.ERROR, 0, 2), (logging.CRITICAL, -1, 3)],
+    )
+    def test_it_is_the_higher_of_what_the_log_shows_and_what_is_set(
+        self, number: int, min_level: int, lowest: int
+    ) -> None:
+        before = structlog.get_config()
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+        try:
+            assert lowest_shown(min_level) == lowest
+        finally:
+            structlog.configure(**before)

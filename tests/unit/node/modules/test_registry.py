@@ -128,6 +128,18 @@ class TestReading:
             found = await asker.value("registry", "find", filter)
             assert [entry[b"id"] for entry in found] == ids
 
+    async def test_a_search_for_a_pattern_is_done_beside_the_loop_and_any_other_at_once(
+        self, asker: Any, vm: Any
+    ) -> None:
+        asker.start("registry", "find", {b"^meta.title": b"tr"})
+        assert len(vm.posted) == 1
+        asker.start("registry", "find", {b"~meta.title": b"^tr"})
+        assert len(vm.posted) == 1
+        found = await asker.value("registry", "find", {b"~meta.title": b"^tr"})
+        assert [entry[b"id"] for entry in found] == [b"app:tool.translate"]
+        error = await asker.error("registry", "find", {b"~meta.title": b"("})
+        assert error[b"kind"] == b"Invalid"
+
     async def test_a_key_without_prefix_is_ignored_with_one_warning_per_entry_and_key(self, asker: Any) -> None:
         with structlog.testing.capture_logs() as logs:
             for _ in range(3):
