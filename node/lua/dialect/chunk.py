@@ -1,8 +1,9 @@
 """A chunk of typed Lua made ready for a Lua 5.4 VM.
 
 ``transform`` is the whole pass: scan, read, erase, add yield points. The text begins with
-the two locals the points count with, on the first line; ``__w_yield`` is a global that the
-VM provides and that returns how many points the next turn may pass.
+the two locals the points count with, on the first line (the kernel puts its own in their
+place); ``__w_yield`` is a global that the VM provides and that returns how many points the next
+turn may pass.
 
 The names of ``type`` statements that the chunk also reads as variables are told to the VM's
 ``__w_type`` before anything else runs: it makes them globals of the chunk. A name that only

@@ -8,6 +8,12 @@ function K.complain(text)
     operations.put({ 57, text }, 2)
 end
 
+-- When to step again though nothing comes in, in ns, or nil.
+local function next_due()
+    local due, look = timers.next_due(), memory.look_due()
+    return look and (not due or look < due) and look or due
+end
+
 -- Returns how many items leave the VM, when to call again (0 = at once, a time in ns, or nil = not
 -- before something comes in), how many processes
 -- live and can run, and the last counter of a PID.
@@ -21,7 +27,7 @@ local function step(now, wall, seconds, parallel)
         processes.end_all()
     end
     local more = turns.run(seconds)
-    return operations.count(), more and 0 or timers.next_due(), processes.live, turns.length(), processes.last_counter()
+    return operations.count(), more and 0 or next_due(), processes.live, turns.length(), processes.last_counter()
 end
 
 K.step = step

@@ -22,7 +22,7 @@ local LONGEST = 1.0
 local FIRST, MOST, WORK = 2000, 100000, 4000000 -- of a walk in one go, and of all
 local ROOM = 16
 local SECOND = 1000000000
-local LOOK = SECOND // 2 -- between collections while the VM is short of memory
+local LOOK = SECOND -- between collections while the VM is short of memory
 local PAUSE = 20 -- times what measuring took, until it is done again meanwhile
 
 local memory = { short = false }
@@ -229,6 +229,11 @@ local function relieve(now)
     return memory.short
 end
 
+-- When to look again though nothing happens, or nil.
+local function look_due()
+    return memory.short and next_look or nil
+end
+
 -- Called at every step.
 local function watch()
     turns.weigh = used() >= config.max_memory * WATCH
@@ -263,5 +268,6 @@ K.limits.on_change(function()
     set_short(memory.short)
 end)
 
+memory.look_due = look_due
 memory.start, memory.watch, memory.relieve, memory.recover = start, watch, relieve, recover
 K.memory = memory

@@ -7,8 +7,8 @@ local K = ...
 local new_session, search, captures_of =
     K.parts.pattern_matcher.new_session, K.parts.pattern_matcher.search, K.parts.pattern_matcher.captures_of
 local byte, find, format, gsub, match, sub = string.byte, string.find, string.format, string.gsub, string.match, string.sub
-local concat, error, floor, select, tonumber, tostring, type =
-    table.concat, error, math.floor, select, tonumber, tostring, type
+local concat, error, floor, select, tonumber, tostring, type, unpack =
+    table.concat, error, math.floor, select, tonumber, tostring, type, table.unpack
 
 local GATHERED = 4096 -- pieces put together at a time
 

@@ -1,8 +1,12 @@
 -- Stopping: [48]. Every process is asked to end, and killed when the grace is over; then [55].
+--
+-- A process that never asked for its events can't know that it is to end. It gets UNAWARE
+-- seconds to come to its end by itself, unless it is a function call or waits for one.
 local K = ...
 local errors, operations, processes, signals, timers = K.errors, K.operations, K.processes, K.signals, K.timers
 
 local SECOND = 1000000000
+local UNAWARE = 3
 local stopping = { asked = false, told = false }
 
 local function all()
@@ -27,6 +31,15 @@ local function kill_all()
     end
 end
 
+local function kill_unaware()
+    for _, process in next, all() do
+        local is_called = process.is_call or process.calls and next(process.calls) ~= nil
+        if not process.events and not is_called then
+            processes.kill(process, "killed", errors.new("Canceled", "terminated: " .. processes.stopping))
+        end
+    end
+end
+
 function stopping.begin(reason, grace)
     processes.stopping = reason
     stopping.asked = true
@@ -36,6 +49,9 @@ function stopping.begin(reason, grace)
     if grace <= 0 then
         kill_all()
     else
+        if grace > UNAWARE then
+            timers.after(processes.system, UNAWARE * SECOND, kill_unaware)
+        end
         timers.after(processes.system, (grace * SECOND) // 1 | 0, kill_all)
     end
     stopping.check()

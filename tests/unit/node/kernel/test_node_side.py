@@ -91,6 +91,36 @@ def test_stop_cancels_everything_waits_and_kills_the_rest(world: World) -> None:
     assert world.reply(reference)[5][b"kind"] == b"Unavailable"
 
 
+def test_who_never_asked_for_events_is_not_waited_for_as_long_as_who_did() -> None:
+    world = World()
+    world.function(
+        "app:slow", "return { main = function() require('time').sleep('8s') return 7 end }", modules=["time"]
+    )
+    world.entry(
+        "app:unaware",
+        "return { main = function() while true do require('time').sleep('1s') end end }",
+        modules=["time"],
+    )
+    world.entry(
+        "app:slow_to_end",
+        "return { main = function() process.events() require('time').sleep('20s') return 1 end }",
+        modules=["time"],
+    )
+    world.entry(
+        "app:caller", "return { main = function() return require('funcs').call('app:slow') end }", modules=["funcs"]
+    )
+    unaware, slow, caller = (world.spawn(id) for id in ("app:unaware", "app:slow_to_end", "app:caller"))
+    world.patience = 60
+    began = world.clock.passed
+    world.run([48, b"maintenance", 30], until=lambda: world.has_ended(unaware))
+    assert 3 <= world.clock.passed - began < 4
+    world.run(until=lambda: world.has_ended(caller))
+    assert world.exit_of(caller)[5] == 7
+    world.run(until=lambda: world.has_ended(slow))
+    assert world.exit_of(slow)[5] == 1
+    assert world.clock.passed - began < 21
+
+
 def test_stopping_an_empty_vm_is_answered_at_once(world: World) -> None:
     assert world.run([48, b"x", 10]) == [[55]]
 

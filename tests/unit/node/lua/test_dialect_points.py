@@ -51,6 +51,18 @@ def test_points_stand_at_loops_function_bodies_and_gotos_that_go_back(source: st
     assert points(source) == expected
 
 
+def test_long_straight_code_has_points_between_its_statements() -> None:
+    count = points("x = a < b\n" * 300).count("§")
+    assert 10 < count < 40
+    assert points("local x = a < b\n" * 30).count("§") > 0
+    assert "§" not in points("x = { " + "f(a), " * 300 + "}")
+
+
+def test_a_point_in_straight_code_spares_what_follows_a_label_and_was_erased() -> None:
+    source = "do goto done local x = 1 " + "x = x " * 40 + " ::done:: type T = number end return 1"
+    assert "§" not in points(source).split("::done::")[1]
+
+
 def test_the_counter_is_declared_on_the_first_line() -> None:
     assert transform("return 1", "chunk") == PROLOGUE + "return 1"
     assert transform("#!/usr/bin/env lua\nreturn 1", "chunk") == PROLOGUE + "\nreturn 1"

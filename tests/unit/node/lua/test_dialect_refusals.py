@@ -77,6 +77,7 @@ def refusal(source: str) -> LuaSyntaxError:
         ("local é = 1", 1, "unexpected character 'é'"),
         ("x = $", 1, "unexpected character '$'"),
         ("x = 1 \\ 2", 1, "unexpected character"),
+        ("x = 1\nx = { " + "a < b, " * 65 + "}", 2, "more than 64 comparisons in one statement; write several"),
         ("\nlocal __w_b = 1", 2, "the name '__w_b' is reserved"),
         ("x.__w_yield()", 1, "the name '__w_yield' is reserved"),
     ],
