@@ -4,6 +4,7 @@ boundary    the items that cross between Python and the kernel, and how values a
 sources     the Lua text a VM is made of
 kernel      a VM without a thread: make it, step it
 vm          the thread around it: what the node posts to and gets batches from
+prodding    cuts short what lasts too long in a step, from outside
 watchdog    tells of a VM that does not come back from a step
 """
 

@@ -180,4 +180,41 @@ local function replace_all(items, subject, by, limit, limits, cheap)
     return concat(work.gathered), count
 end
 
-return { replace_all = replace_all }
+-- The same for a short text and a function: Lua's own gsub collects what the matches hand out and puts the
+-- answers in their place; in between the function is called from here, where it may be pre-empted and may wait.
+local function replace_short(items, subject, by, limit, limits)
+    local checked, pattern = K.arguments.checked, items.pattern
+    local found, count, size = {}, 0, #subject
+    local function collect(captured)
+        count = count + 1
+        found[count] = captured
+    end
+    local function collect_all(...)
+        count = count + 1
+        found[count] = { ... }
+    end
+    local several = items.captures > 1
+    checked(gsub, subject, pattern, several and collect_all or collect, limit)
+    for i = 1, count do
+        local answer
+        if several then
+            answer = by(unpack(found[i]))
+        else
+            answer = by(found[i])
+        end
+        found[i] = answer
+        if type(answer) == "string" then
+            size = size + #answer
+            if size > limits.size then
+                too_large({ size = size, limits = limits })
+            end
+        end
+    end
+    local at = 0
+    return checked(gsub, subject, pattern, function()
+        at = at + 1
+        return found[at]
+    end, limit)
+end
+
+return { replace_all = replace_all, replace_short = replace_short }

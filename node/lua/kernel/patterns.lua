@@ -15,7 +15,7 @@ local parts = K.parts
 local items_of, complete, worst_in = parts.pattern_items.items_of, parts.pattern_costs.complete, parts.pattern_costs.worst_in
 local new_session, search, captures_of =
     parts.pattern_matcher.new_session, parts.pattern_matcher.search, parts.pattern_matcher.captures_of
-local replace_all = parts.pattern_replacing.replace_all
+local replace_all, replace_short = parts.pattern_replacing.replace_all, parts.pattern_replacing.replace_short
 local find, format, gmatch, gsub, match, sub =
     string.find, string.format, string.gmatch, string.gsub, string.match, string.sub
 local rawmeta = debug.getmetatable
@@ -25,6 +25,7 @@ local error, floor, mtype, tonumber, tostring, type = error, math.floor, math.ty
 local MOST_ITEMS = 8192 -- of all patterns that are kept
 local REPLACEMENTS = { string = true, table = true, ["function"] = true }
 local MAGIC = "[%^%$%*%+%?%.%(%)%[%]%%%-]"
+local SHORT = 1024 -- bytes of a text that a gsub with a function goes over twice
 local PLAIN_PIECE, PLAIN_START = 1048576, 64 -- bytes
 
 local COSTLY = "looking for a text of %d bytes is too costly in one of %d: look for a shorter one, or split the text"
@@ -237,7 +238,9 @@ return function(limits)
         if type(subject) == "string" and type(pattern) == "string" and REPLACEMENTS[type(by)] then
             local items = searched(pattern)
             local cheap = #subject <= items.free or is_cheap(items, subject)
-            if cheap and can_be_whole(items, subject, by) then
+            if cheap and type(by) == "function" and #subject <= SHORT then
+                return replace_short(items, subject, by, limit, limits)
+            elseif cheap and can_be_whole(items, subject, by) then
                 return checked(gsub, subject, pattern, by, limit)
             end
             return replace_all(items, subject, by, limit, limits, cheap)

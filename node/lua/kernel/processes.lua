@@ -126,7 +126,7 @@ local function refusal()
         return errors.new("Unavailable", "host " .. config.host .. " is stopping: " .. processes.stopping, true)
     elseif processes.live >= config.max_processes then
         K.limits.hit("max_processes")
-        local text = "host " .. config.host .. " is at its limit of " .. config.max_processes .. " processes"
+        local text = "host " .. config.host .. " is at its limit of " .. config.max_processes .. " processes in one worker"
         return errors.new("RateLimited", text, true)
     elseif K.memory.short then
         K.limits.hit("memory")

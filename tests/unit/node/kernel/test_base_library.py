@@ -38,3 +38,10 @@ def test_every_base_function_is_there_and_nothing_that_reaches_out() -> None:
     assert set(present.decode().split()) == written()["base"]
     for call in ("string.dump", "os.execute", "os.exit", "os.getenv", "os.remove", "os.rename", "os.tmpname"):
         assert World().main(f"return {call} == nil") is True
+
+
+def test_a_long_text_is_searched_to_its_end_while_others_have_their_turns(world: World) -> None:
+    """Lua's own matcher would stand still for it; here the search gives way."""
+    body = """local s = ("word "):rep(200000)
+    return { s:find("%s+$"), (#s:match("^%s*(.-)%s*$")), (s .. "joe@example.com"):match("[%w%.]+@[%w%.]+%.%a+") }"""
+    assert world.main(body) == [1_000_000, 999_999, b"joe@example.com"]

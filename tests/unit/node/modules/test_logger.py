@@ -110,7 +110,13 @@ def test_an_unknown_function_is_refused_in_the_log(log: Any) -> None:
 class TestLowestShown:
     @pytest.mark.parametrize(
         ("number", "min_level", "lowest"),
-        [(logging.DEBUG, -1, -1), (logging.INFO, -1, 0), (logging.INFO, 1, 1), (logging.ERROR, 0, 2), (logging.CRITICAL, -1, 3)],
+        [
+            (logging.DEBUG, -1, -1),
+            (logging.INFO, -1, 0),
+            (logging.INFO, 1, 1),
+            (logging.ERROR, 0, 2),
+            (logging.CRITICAL, -1, 3),
+        ],
     )
     def test_it_is_the_higher_of_what_the_log_shows_and_what_is_set(
         self, number: int, min_level: int, lowest: int
