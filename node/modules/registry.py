@@ -123,7 +123,7 @@ class RegistryModule:
         return self._read(argument(args, 1), look)
 
     async def _search(self, version: Any, look: Callable[[RegistryState], Values]) -> Values:
-        """A search that may take long: beside the event loop, one at a time, so that programs can't hold up the node."""
+        """A search that may take long: beside the event loop, one at a time, so that it holds up nobody else."""
         state = self._registry.state if version is None else await self._state_at(_number(version))
         async with self._searching:
             with _refusals():

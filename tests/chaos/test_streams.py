@@ -33,9 +33,7 @@ async def test_streams_survive_kills_of_nats_whole_and_in_order(cluster: Cluster
     sources = []
     for number in range(STREAMS):
         node, other = (NODES, NODES[::-1])[number % 2]
-        sources.append(
-            await cluster.client.spawn("app:source_process", f"{node}@app:processes", other, count, SIZE)
-        )
+        sources.append(await cluster.client.spawn("app:source_process", f"{node}@app:processes", other, count, SIZE))
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     dice = random.Random(seed)

@@ -50,7 +50,8 @@ def test_a_send_that_cannot_wait_is_refused_at_once(world: World) -> None:
     began = world.clock.passed
     kind, text = world.main(
         f"local ok, err table.sort({{ 2, 1 }}, function(a, b) "
-        f"ok, err = process.send('{REMOTE.decode()}', 'job', 1) return a < b end) return {{ err:kind(), tostring(err) }}"
+        f"ok, err = process.send('{REMOTE.decode()}', 'job', 1) return a < b end) "
+        "return { err:kind(), tostring(err) }"
     )
     assert (kind, b"can't wait here" in text) == (b"Unavailable", True)
     assert world.clock.passed - began < 1
