@@ -69,7 +69,11 @@ def start_prodding() -> None:
 def _watch() -> None:
     while True:
         time.sleep(INTERVAL if STEPPING else IDLE_INTERVAL)
-        now = time.monotonic()
-        for kernel in tuple(STEPPING):
-            if now - kernel.step_began > PATIENCE:
-                kernel.prod()
+        prod_late(time.monotonic())
+
+
+def prod_late(now: float) -> None:
+    """Prod every kernel whose step lasts too long. While it is looked at a kernel can't be freed."""
+    for kernel in tuple(STEPPING):
+        if now - kernel.step_began > PATIENCE:
+            kernel.prod()
