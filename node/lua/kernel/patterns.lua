@@ -37,7 +37,7 @@ return function(limits)
         free = limits.free or 4000, -- steps nobody has to wait for
         direct = limits.direct or 12000000, -- steps that Lua's own matcher may need at worst in one call
         match = limits.match or 6, -- steps of Lua's gsub for each match
-        budget = limits.budget or 150000, -- steps of the matcher in Lua
+        budget = limits.budget or 250000, -- steps of the matcher in Lua for one search (a long text adds some): less than 100 ms
         credit = limits.credit or 8, -- and more in gsub, for each byte that it is done with
         size = limits.size or 64 * 1024 * 1024, -- bytes of a result
         plain = limits.plain or 100000000, -- bytes compared by a plain search

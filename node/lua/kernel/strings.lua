@@ -15,7 +15,6 @@ local LONG = 4096 -- bytes from which work is charged
 local PIECE = 1024 * 1024 -- bytes gone over without a chance for others
 local LONGEST_DESCRIPTION = 65536
 local SLICE = 0.0005 -- seconds
-local SEARCHING = 10000000 -- steps of one search: about a second, in which others have their turns
 
 local strings = {}
 for name, value in pairs(string) do
@@ -30,7 +29,7 @@ local function breathe()
     end
 end
 
-for name, guarded in pairs(K.parts.patterns({ charge = breathe, size = arguments.LARGEST, budget = SEARCHING })) do
+for name, guarded in pairs(K.parts.patterns({ charge = breathe, size = arguments.LARGEST })) do
     strings[name] = guarded
 end
 
