@@ -235,8 +235,7 @@ class Links:
         """The peer has something to publish, at the end of this turn of the loop."""
         peer.dirty = True
         self._dirty.append(peer)
-        if self._flush_handle is None:
-            self._flush_handle = asyncio.get_running_loop().call_soon(self._flush)
+        self._schedule_flush()
 
     def close(self, node: str, reason: str) -> None:
         """Close the link to ``node``, if there is one; the next session begins at once."""

@@ -156,7 +156,7 @@ class Session:
         return wire.probe(self.head, self.accepted)
 
     def waiting_since(self, now: float) -> float | None:
-        """When the oldest frame went out that is not acknowledged, or since when the queue is stuck."""
+        """Since when the oldest envelopes wait: to be acknowledged, or in a queue that is stuck."""
         if self._queue and self._stuck_since is None:
             self._stuck_since = now
         return self._unacked[0].at if self._unacked else self._stuck_since

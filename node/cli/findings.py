@@ -23,8 +23,6 @@ _CLOCK = 1.0
 _LEAST_PAYLOAD = 1024 * 1024
 _OLDEST_ETCD, _LOSSY_ETCD, _FENCED_ETCD = (3, 4, 0), ((3, 5, 0), (3, 5, 2)), (3, 5, 13)
 _WELL = ("running", "stopping", "stopped")
-DEFAULT_QUOTA = 2 * 1024**3
-"""etcd does not tell its quota; this is the one it has without --quota-backend-bytes."""
 
 
 class Level(StrEnum):
@@ -128,6 +126,8 @@ def _etcd_version(status: Status) -> Iterator[Finding]:
 
 
 def _etcd_room(seen: EtcdSeen) -> Iterator[Finding]:
+    from cluster.etcd.room import DEFAULT_QUOTA  # etcd does not tell the quota it has
+
     level = Level.FAIL if seen.status.alarms else Level.WARN
     for trouble in seen.troubles:
         yield Finding(level, "etcd room", trouble)

@@ -124,7 +124,7 @@ class RegistryModule:
 
     async def _search(self, version: Any, look: Callable[[RegistryState], Values]) -> Values:
         """A search that may take long: beside the event loop, one at a time, so that it holds up nobody else."""
-        state = self._registry.state if version is None else await self._state_at(_number(version))
+        state = self._registry.state if version is None else await self._loaded(_number(version))
         async with self._searching:
             with _refusals():
                 return await asyncio.to_thread(look, state)
@@ -135,9 +135,7 @@ class RegistryModule:
         return [state.version]
 
     async def _snapshot_at(self, caller: Caller, args: Values) -> Values:
-        state = await self._state_at(_number(argument(args, 0)))
-        self._keep(state)
-        return [state.version]
+        return [(await self._loaded(_number(argument(args, 0)))).version]
 
     def _current_version(self, caller: Caller, args: Values) -> Values:
         return [self._registry.state.version]
@@ -190,9 +188,13 @@ class RegistryModule:
         return look(kept) if kept is not None else self._load(_number(version), look)
 
     async def _load(self, version: int, look: Callable[[RegistryState], Values]) -> Values:
+        return look(await self._loaded(version))
+
+    async def _loaded(self, version: int) -> RegistryState:
+        """The state of a version, kept for whoever asks for it again."""
         state = await self._state_at(version)
         self._keep(state)
-        return look(state)
+        return state
 
     async def _state_at(self, version: int) -> RegistryState:
         if version == self._registry.state.version:
