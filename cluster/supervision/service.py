@@ -1,4 +1,4 @@
-"""When a supervised child is started again: the restart policy, as a pure state machine.
+"""When the process of a service is started again: the restart policy, as a pure state machine.
 
 A child that returns without an error is done; one that fails is started again after a delay that grows
 (initial_delay x backoff_factor^k, at most max_delay, +- jitter), unless its error says that trying again is
@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import TypeAlias
+
+from cluster.supervision.backoff import Backoff
 
 
 class ServiceState(Enum):
@@ -63,10 +65,8 @@ class RestartPolicy:
 
     def delay(self, failures: int, jitter: float) -> float:
         """Seconds to wait after so many failures in a row (>= 1)."""
-        longest = self.max_delay.total_seconds()
-        # the exponent is bounded because the power of a child that fails for years overflows
-        grown = self.initial_delay.total_seconds() * self.backoff_factor ** min(failures - 1, 64)
-        return min(grown, longest) * (1 + self.jitter * max(-1.0, min(1.0, jitter)))
+        first, longest = self.initial_delay.total_seconds(), self.max_delay.total_seconds()
+        return Backoff(first, longest, self.backoff_factor, self.jitter).delay(failures, jitter)
 
 
 @dataclass(frozen=True)
