@@ -2,9 +2,9 @@
 
 A write of a process that runs under a service claim, or holds locks, carries them as its fences: once
 one of them is another's or nobody's, the write is refused (PermissionDenied, "stale owner") and
-changes nothing. Every call has the dispatcher's deadline; while etcd is away it ends in
-Unavailable (nothing was done) or Timeout (a write whose answer was lost: it may or may not
-have happened).
+changes nothing; a ``store.kv.crdt`` knows no fences. Every call has the dispatcher's deadline; while
+etcd is away it ends in Unavailable (nothing was done) or Timeout (a write whose answer was lost: it may or
+may not have happened).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from cluster.errors import OutcomeUnknown
-from cluster.etcd import EtcdRefused, LeaseGone, TooLarge
+from cluster.etcd import EtcdRefused, LeaseGone, PermissionDenied, TooLarge
 from node.modules.contract import Answer, Caller, LuaError, Values, argument, invalid, lua_type, not_found, text
 from node.stores import Item, Precondition, Store, Stores
 from node.stores.contract import (
@@ -79,12 +79,16 @@ class StoreModule:
             details = {"reason": "stale_owner", "claim": error.claim, "token": error.token}
             raise LuaError("PermissionDenied", str(error), retryable=False, details=details) from None
         except StoreFull as error:
-            raise LuaError("Unavailable", str(error), retryable=True, details={"limit": error.limit}) from None
+            raise LuaError(
+                "Unavailable", str(error), retryable=True, details={"limit": error.limit, "unit": error.unit}
+            ) from None
         except (Refused, TooLarge) as error:
             raise invalid(str(error)) from None
         except OutcomeUnknown as error:
             message = f"the outcome of the write is unknown; read the key before you repeat it ({error})"
             raise LuaError("Timeout", message, retryable=False, details={"outcome": "unknown"}) from None
+        except PermissionDenied as error:
+            raise LuaError("PermissionDenied", str(error), retryable=False) from None
         except (LeaseGone, EtcdRefused) as error:
             raise LuaError("Unavailable", str(error), retryable=True) from None
 
@@ -120,7 +124,7 @@ class StoreModule:
             raise invalid(f"store.list: expected options as a table, got {lua_type(options)}")
         limit = options.get(b"limit")
         count = DEFAULT_PAGE if limit is None else limit
-        if not isinstance(count, int | float) or not 1 <= count <= MAX_PAGE:
+        if isinstance(count, bool) or not isinstance(count, int | float) or not 1 <= count <= MAX_PAGE:
             raise invalid(f"store.list: expected a limit of 1 to {MAX_PAGE}, got {count!r}")
         page = await store.page(_option(options, b"prefix"), _option(options, b"after"), int(count))
         items = [_lua_item(item) for item in page.items]

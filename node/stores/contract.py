@@ -17,6 +17,8 @@ from cluster.errors import ClusterError
 MAX_KEY = 2048
 MAX_VALUE = 1024 * 1024
 MAX_PAGE = 1000
+PAGE_BYTES = 8 * 1024 * 1024
+"""A page ends early when its values take more."""
 MAX_TTL = 10 * 365 * 86400.0
 
 Fence: TypeAlias = tuple[str, int]
@@ -62,15 +64,17 @@ class StaleOwner(ClusterError):
 
 
 class StoreFull(ClusterError):
-    """No room for another key (limit in keys)."""
+    """No room for another key. ``limit`` in ``unit``: keys or bytes."""
 
-    def __init__(self, store: str, limit: int) -> None:
-        super().__init__(store, limit)
+    def __init__(self, store: str, limit: int, unit: str = "keys") -> None:
+        super().__init__(store, limit, unit)
         self.store = store
         self.limit = limit
+        self.unit = unit
 
     def __str__(self) -> str:
-        return f"store {self.store} is full: {self.limit} keys; delete some or raise max_size"
+        option = "max_size" if self.unit == "keys" else "max_bytes"
+        return f"store {self.store} is full: {self.limit} {self.unit}; delete some keys or raise {option}"
 
 
 class Refused(ClusterError, ValueError):
@@ -124,6 +128,10 @@ class Store(Protocol):
     @property
     def info(self) -> Info: ...
 
+    @property
+    def max_value(self) -> int:
+        """Bytes of the largest value it takes, packed."""
+
     async def read(self, key: bytes) -> Item | None:
         """The item, None when there is none or its time is over."""
 
@@ -132,7 +140,7 @@ class Store(Protocol):
     ) -> Item:
         """Write ``value`` for ``ttl`` seconds (0 = for ever).
 
-        Raises KeyExists, VersionChanged, StaleOwner or StoreFull; nothing was written then.
+        Raises KeyExists, VersionChanged, StaleOwner, StoreFull or Refused; nothing was written then.
         """
 
     async def delete(self, key: bytes, fences: Sequence[Fence] = ()) -> bool:
@@ -156,11 +164,11 @@ def check_ttl(ttl: float) -> None:
         raise Refused(f"expected a ttl of 0 (for ever) to {MAX_TTL:.0f} seconds, got {ttl!r}")
 
 
-def check_size(key: bytes, size: int) -> None:
+def check_size(key: bytes, size: int, limit: int = MAX_VALUE) -> None:
     """Raises Refused."""
-    if size > MAX_VALUE:
+    if size > limit:
         raise Refused(
-            f"value of key {shown(key)} is {size} bytes, over the limit of {MAX_VALUE} bytes; split it, or keep it"
+            f"value of key {shown(key)} is {size} bytes, over the limit of {limit} bytes; split it, or keep it"
             " elsewhere and store where"
         )
 

@@ -4,7 +4,7 @@ A key lies under ``kv/<namespace>/``, percent-encoded where it is not plain text
 msgpack of ``[expires, value]``. A version is the key's mod_revision. Every write of a process
 that runs under a claim compares that claim in the same transaction (fencing rule F5).
 
-A time to live is an etcd lease, shared by keys written shortly after each other, so a key may
+A time to live is an etcd lease, shared by keys of about one TTL written shortly after each other, so a key may
 stay up to a sixteenth of its TTL (at least a second) longer. Reads hide it in time by the
 ``expires`` stamp; conditional writes go by the lease alone, which no clock that runs ahead can
 shorten: a key that reads as gone may refuse ``only_if_absent`` for that moment.
@@ -28,6 +28,8 @@ from cluster.etcd.values import Response
 from cluster.keys import Keys
 from node.stores.contract import (
     ALWAYS,
+    MAX_VALUE,
+    PAGE_BYTES,
     Fence,
     Info,
     Item,
@@ -46,7 +48,6 @@ PLAIN = "!$&'()*+,/:;=@[]"
 """Characters of keys that stay as they are, besides letters, digits and ``_.-~``."""
 VERSION = re.compile("[1-9][0-9]{0,17}")
 READ_AT_ONCE = 32
-PAGE_BYTES = 8 * 1024 * 1024
 
 
 class Shared(NamedTuple):
@@ -58,10 +59,14 @@ class Shared(NamedTuple):
 
 
 class Leases:
-    """Leases shared by the keys of a store: one per TTL and window of time."""
+    """Leases shared by the keys of a store: one per step of TTL and window of time, each a thirty-second of the TTL.
+
+    So there are some thirty for each doubling of the TTL at a time, however many different ones are asked for.
+    """
 
     KEYS = 1000
-    KINDS = 256
+    KINDS = 1024
+    SHORTEST_STEP = 0.5
 
     def __init__(self, etcd: Etcd, clock: Callable[[], float] = time.monotonic) -> None:
         self._etcd = etcd
@@ -73,8 +78,10 @@ class Leases:
         """A lease that lives at least ``ttl`` seconds from now; 0 for no TTL."""
         if not ttl:
             return 0
+        step = max(self.SHORTEST_STEP, 2.0 ** (math.floor(math.log2(ttl)) - 5))
+        ttl = math.ceil(ttl / step) * step
         async with self._granting:
-            window = max(1.0, ttl / 16)
+            window = max(self.SHORTEST_STEP, ttl / 32)
             now = self._clock()
             shared = self._shared.get(ttl)
             if shared is None or now - shared.granted >= window or shared.keys >= self.KEYS:
@@ -92,6 +99,8 @@ class Leases:
 
 class EtcdStore:
     """One namespace of the cluster's key-value data."""
+
+    max_value = MAX_VALUE
 
     def __init__(
         self, id: str, namespace: str, etcd: Etcd, keys: Keys, *, clock: Callable[[], float] = time.time
@@ -138,10 +147,13 @@ class EtcdStore:
 
     async def delete(self, key: bytes, fences: Sequence[Fence] = ()) -> bool:
         check_key(key)
-        result = await self._etcd.txn(_fenced(fences), [Delete(self._path(key))], _look(fences))
+        path = self._path(key)
+        result = await self._etcd.txn(_fenced(fences), [Get(path), Delete(path)], _look(fences))
         if not result.succeeded:
             _check_owner(fences, result.responses)
-        return result.responses[0] != 0
+        found = result.responses[0]
+        # what reads as gone was not there
+        return isinstance(found, list) and any(not self._is_over(kv) for kv in found)
 
     async def page(self, prefix: bytes, after: bytes, limit: int) -> Page:
         items: list[Item] = []
@@ -162,6 +174,14 @@ class EtcdStore:
 
     def _path(self, key: bytes) -> str:
         return self.prefix + quote(key, safe=PLAIN)
+
+    def _is_over(self, kv: KeyValue) -> bool:
+        """Whether its time is over by this node's clock, though its lease may still be there."""
+        try:
+            expires, _ = unpack(kv.value)
+        except (ValueError, TypeError):
+            return False
+        return isinstance(expires, int) and 0 < expires <= self._clock() * 1000
 
     def _item(self, kv: KeyValue) -> Item | None:
         try:

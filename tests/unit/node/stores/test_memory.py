@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from node.stores import MemoryStore
-from node.stores.contract import StoreFull
+from node.stores import MemoryStore, Precondition
+from node.stores.contract import StoreFull, VersionChanged
 
 
 class Clock:
@@ -30,6 +30,24 @@ async def test_a_full_store_refuses_new_keys_and_still_changes_known_ones(clock:
     await store.write(b"a", 2, 0)
     await store.delete(b"b")
     await store.write(b"c", 1, 0)
+
+
+async def test_bytes_are_bounded_and_given_back(clock: Clock) -> None:
+    store = MemoryStore("app:cache", max_bytes=1000, clock=clock)
+    await store.write(b"a", b"x" * 800, 5)
+    with pytest.raises(StoreFull, match="app:cache is full: 1000 bytes; delete some keys or raise max_bytes"):
+        await store.write(b"b", b"x" * 800, 0)
+    await store.write(b"a", b"x" * 700, 5)
+    clock.now += 5
+    await store.write(b"b", b"x" * 800, 0)
+
+
+async def test_versions_of_an_earlier_life_of_the_store_match_nothing(clock: Clock) -> None:
+    former = await MemoryStore("app:cache", clock=clock).write(b"a", 1, 0)
+    store = MemoryStore("app:cache", clock=clock)
+    await store.write(b"a", 1, 0)
+    with pytest.raises(VersionChanged):
+        await store.write(b"a", 2, 0, Precondition(version=former.version))
 
 
 async def test_expired_keys_make_room(clock: Clock) -> None:

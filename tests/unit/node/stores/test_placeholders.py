@@ -21,7 +21,7 @@ async def until(condition: Any) -> None:
 
 async def test_a_missing_variable_degrades_the_node_until_it_has_a_value_and_the_former_resource_serves_on() -> None:
     values = {"SIZE": "2"}
-    stores = Stores(cast(Any, None), Keys("test"), values.get)
+    stores = Stores(cast(Any, None), Keys("test"), values.get, cast(Any, None))
     converging = Convergence([stores])
     before = Entry("app:cache", "store.memory", {}, {"max_size": "${env:SIZE}"})
     after = Entry("app:cache", "store.memory", {}, {"max_size": "${env:OTHER}"})
