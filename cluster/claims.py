@@ -19,6 +19,7 @@ from typing import TypeAlias
 import structlog
 
 from cluster import owned
+from cluster.avoids import Avoid
 from cluster.errors import OutcomeUnknown
 from cluster.etcd import Batch, Compare, Etcd, KeyEvent, PrefixWatch, Put
 from cluster.handlers import Handlers
@@ -76,6 +77,7 @@ class Claims:
         self._keys = keys
         self._node = node
         self._claims: dict[tuple[str, int], Claim] = {}
+        self._ordered: list[Claim] | None = None
         self._states: dict[tuple[str, int], ClaimState] = {}
         self._handlers: Handlers[Claim | None, Claim | None] = Handlers("change of a claim")
         watch.subscribe(keys.services, self._apply)
@@ -85,7 +87,9 @@ class Claims:
 
     def all(self) -> list[Claim]:
         """Every claim, by service and replica."""
-        return [self._claims[key] for key in sorted(self._claims)]
+        if self._ordered is None:
+            self._ordered = [self._claims[key] for key in sorted(self._claims)]
+        return list(self._ordered)
 
     def own(self) -> list[Claim]:
         return [claim for claim in self.all() if claim.node == self._node]
@@ -122,10 +126,14 @@ class Claims:
                 await asyncio.sleep(owned.PAUSE)
         raise AssertionError("unreachable")
 
-    async def release(self, service: str, replica: int, token: int) -> bool:
-        """Give the claim back, after the process has ended; False when it was not held under ``token`` any more."""
+    async def release(self, service: str, replica: int, token: int, avoid: Avoid | None = None) -> bool:
+        """Give the claim back, after the process has ended; False when it was not held under ``token`` any more.
+
+        ``avoid`` is written in the same transaction, so that no node sees the replica free without it.
+        """
         state = self._keys.service_state(service, replica)
-        deletion = await owned.delete(self._etcd, self._keys.service(service, replica), token, state)
+        puts = [] if avoid is None else [Put(self._keys.avoid(service, self._node), avoid.to_json(), avoid.lease)]
+        deletion = await owned.delete(self._etcd, self._keys.service(service, replica), token, state, puts=puts)
         return deletion.done
 
     def _apply(self, batch: Batch) -> None:
@@ -164,6 +172,7 @@ class Claims:
             before = None
         if before == after:
             return
+        self._ordered = None
         if after is None:
             del self._claims[key]
         else:

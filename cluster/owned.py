@@ -56,13 +56,13 @@ async def create(etcd: Etcd, key: str, value: bytes, lease: int) -> Holding:
     return Holding(found.lease == lease and lease != 0, found)
 
 
-async def delete(etcd: Etcd, key: str, token: int, *also: str) -> Deletion:
-    """Delete ``key``, and the keys ``also``, if its mod_revision still is ``token``.
+async def delete(etcd: Etcd, key: str, token: int, *also: str, puts: Sequence[Put] = ()) -> Deletion:
+    """Delete ``key``, and the keys ``also``, if its mod_revision still is ``token``; ``puts`` are written with it.
 
     Raises as ``create`` does.
     """
-    keys = [Delete(one) for one in (key, *also)]
-    repeated = await _repeat(etcd, [Compare.mod(key, "=", token)], keys, [Get(key)])
+    changes: list[Put | Delete] = [*(Delete(one) for one in (key, *also)), *puts]
+    repeated = await _repeat(etcd, [Compare.mod(key, "=", token)], changes, [Get(key)])
     result = repeated.result
     # After a lost answer a key that is gone, or another's, was deleted by the earlier try (or with the lease).
     return Deletion(result.succeeded or repeated.lost_answer, result.revision)

@@ -1,8 +1,9 @@
 """The claims of this node's services in etcd: asked for, told where the replica runs, given back.
 
 Everything here is tried again until etcd took it or it is not wanted any more; the decisions
-are the supervisor's. A claim that was given back stays in view until the watch has caught up:
-``released`` keeps it from being used meanwhile.
+are the supervisor's. A claim that is given back stays in view until the watch has caught up:
+``released`` keeps it from being used meanwhile. That is so also when etcd did not answer: what
+was asked for once may still come to pass, and must not find a process under the claim.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from cluster.avoids import Avoid
 from cluster.claims import Claim, Claims, ClaimState
 from cluster.errors import ClusterError
 from cluster.tasks import Tasks
@@ -95,19 +97,33 @@ class Claiming:
     def drop(self, key: Key, token: int) -> None:
         """Give back a claim that nothing here uses."""
         if token not in self.released:
-            self._tasks.start(self.release(key, token), f"release {key[0]}/{key[1]}")
             self.released.add(token)
+            self._tasks.start(self._release(key, token, None, 0.0), f"release {key[0]}/{key[1]}")
 
-    async def release(self, key: Key, token: int) -> None:
-        """Give a claim back."""
+    async def release(self, key: Key, token: int, avoid: Avoid | None = None) -> None:
+        """Give a claim back; with ``avoid``, what keeps this node from taking the next. Returns after one try: when
+        etcd did not take it, it is tried again beside everything else for as long as the claim is held."""
         self.released.add(token)
+        if not await self._try_release(key, token, avoid):
+            self._tasks.start(self._release(key, token, avoid, RETRY), f"release {key[0]}/{key[1]}")
+
+    async def _release(self, key: Key, token: int, avoid: Avoid | None, after: float) -> None:
+        await asyncio.sleep(after)
+        said = after > 0
+        while (held := self._claims.get(*key)) is not None and held.token == token:
+            if await self._try_release(key, token, avoid, said):
+                return
+            said = True
+            await asyncio.sleep(RETRY)
+
+    async def _try_release(self, key: Key, token: int, avoid: Avoid | None, said: bool = False) -> bool:
         try:
             async with asyncio.timeout(RELEASE_DEADLINE):
-                await self._claims.release(*key, token)
+                await self._claims.release(*key, token, avoid)
         except (ClusterError, TimeoutError) as error:
-            log.warning("claim is not released yet", service=key[0], replica=key[1], error=str(error) or "timeout")
-            await asyncio.sleep(RETRY)
-            held = self._claims.get(*key)
-            if held is not None and held.token == token:
-                self.released.discard(token)
+            if not said:
+                log.warning("claim is not released yet", service=key[0], replica=key[1], error=str(error) or "timeout")
+            return False
+        finally:
             self._wake()
+        return True

@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import structlog
 
+from cluster.avoids import Avoid
 from cluster.claims import Claim, Claims, ClaimState
 from cluster.keys import Keys
 from cluster.supervision import ServiceState
 from cluster.tasks import Tasks
 from node.claiming import RELEASE_DEADLINE, Claiming, Held, Key
 from node.fences import Fence, Fences
+from node.kept import Kept, Make
 from node.ports import Ports
-from node.replica import KILL_DEADLINE, Replica
+from node.replica import KILL_DEADLINE
 from node.wanted import Wanted
 
 log = structlog.get_logger("wippy.supervisor")
 
 SAY_WAITING = 5.0
+NO_LEASE = 0
+"""The lease of what may do nothing."""
+MAX_REASON = 300
 
 
 class Lease(Protocol):
@@ -45,7 +50,7 @@ class Lease(Protocol):
 class Run:
     """A replica here, and under what it was started."""
 
-    replica: Replica
+    replica: Kept
     wanted: Wanted
     held: Held | None
 
@@ -55,33 +60,39 @@ class Run:
 
 
 class Replicas:
-    """``requirements`` waits for what a service requires; ``wake`` is called whenever something happened."""
+    """``kinds`` says how a replica is made; ``requirements`` waits for what a service requires; ``on_start`` has each
+    service of which something started or ended; ``wake`` is called whenever something happened."""
 
     def __init__(
         self,
         node: str,
         incarnation: int,
+        kinds: Mapping[str, Make],
         ports: Ports,
         claims: Claims,
         keys: Keys,
         lease: Lease,
         announce: Callable[[str, str], None],
         requirements: Callable[[Wanted], Awaitable[None]],
+        on_start: Callable[[str], None],
         wake: Callable[[], None],
     ) -> None:
         self._node = node
         self._incarnation = incarnation
+        self._kinds = kinds
         self._ports = ports
         self._claims = claims
         self._keys = keys
         self._lease = lease
         self._announce = announce
         self._requirements = requirements
+        self._on_start = on_start
         self._wake = wake
         self.running: dict[Key, Run] = {}
         self.stopping: dict[Key, asyncio.Task[None]] = {}
-        self._fences = Fences(lambda: {pid for run in self.running.values() if (pid := run.replica.pid)})
+        self._fences = Fences(lambda: {pid for run in self.running.values() for pid in run.replica.pids})
         self._closed = False
+        self._doing: set[str] = set()
         self._tasks = Tasks("supervisor", self._broke)
         self.claiming = Claiming(claims, self._tasks, wake)
 
@@ -90,6 +101,14 @@ class Replicas:
         self._closed = True
         await self._tasks.close()
 
+    def once(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do this beside everything else, unless it is being done."""
+        if name in self._doing or self._closed:
+            work.close()
+            return
+        self._doing.add(name)
+        self._tasks.start(work, name).add_done_callback(lambda task: self._doing.discard(name))
+
     def of(self, service: str) -> list[tuple[Key, Run]]:
         return [(key, run) for key, run in self.running.items() if key[0] == service]
 
@@ -97,13 +116,14 @@ class Replicas:
         """The replica goes on, kept in another way."""
         run.wanted = wanted
         run.replica.revise(wanted.spec)
-        if run.replica.pid is not None:
-            self._fence(run.replica.pid, key, run)
+        for pid in run.replica.pids:
+            self._fence(pid, key, run)
 
     def start(self, key: Key, wanted: Wanted, claim: Claim | None) -> None:
         if key in self.running:
             return
-        replica = Replica(
+        make = self._kinds[wanted.entry.kind]
+        replica = make(
             key[0],
             key[1],
             wanted.spec,
@@ -122,21 +142,36 @@ class Replicas:
     def _may_start(self, run: Run) -> bool:
         return run.claim is None or self._lease.may_start_owned(run.claim.lease)
 
-    def runs(self, service: str) -> bool:
-        here = any(key[0] == service and run.replica.started.is_set() for key, run in self.running.items())
-        return here or any(claim.service == service and claim.state is not None for claim in self._claims.all())
+    def runs(self, wanted: Wanted) -> bool:
+        """Whether a replica of the service has run, here or by what its claim says elsewhere."""
+        return any(self._ran((wanted.entry.id, replica)) for replica in range(wanted.spec.placement.replicas))
+
+    def _ran(self, key: Key) -> bool:
+        run, claim = self.running.get(key), self._claims.get(*key)
+        return (run is not None and run.replica.started.is_set()) or (claim is not None and claim.state is not None)
 
     def _fence(self, pid: bytes, key: Key, run: Run) -> None:
-        """Tie the process to its claim, for good: an ended one may have left something to write."""
+        """Tie the process to its claim, for good: an ended one may have left something to write. One whose start was
+        given up is here too late to do anything: the claim may be another's by now."""
         if run.claim is not None:
-            fence = Fence(self._keys.service(*key), run.claim.token, run.claim.lease, not run.wanted.keeps)
-            self._fences.put(pid, fence)
+            is_late = pid not in run.replica.pids
+            lease, binding = (NO_LEASE, True) if is_late else (run.claim.lease, not run.wanted.keeps)
+            self._fences.put(pid, Fence(self._keys.service(*key), run.claim.token, lease, binding))
 
     def _has_pid(self, key: Key, run: Run, pid: bytes | None) -> None:
         self._wake()
+        self._on_start(key[0])
         if pid is not None and run.held is not None and not self._closed:
             since = datetime.now(UTC).isoformat(timespec="milliseconds")
             self.claiming.tell(key, run.held, ClaimState(self._node, pid.decode(), since, self._incarnation))
+
+    def state_shown(self, claim: Claim) -> None:
+        """What etcd says of a replica. A former process may have had the last word there: then it is said again."""
+        run = self.running.get((claim.service, claim.replica))
+        if run is None or run.claim is None or run.claim.token != claim.token or claim.state is None:
+            return
+        if run.replica.pid is not None and run.replica.pid.decode() != claim.state.pid:
+            self._has_pid((claim.service, claim.replica), run, run.replica.pid)
 
     def _has_rested(self, key: Key, state: ServiceState) -> None:
         """The replica came to rest by itself or because it was told to."""
@@ -145,26 +180,36 @@ class Replicas:
             self._announce("service.stop", key[0])
             log.info("service ended", service=key[0], replica=key[1], state=state.value)
 
-    def retire(self, key: Key, reason: str, *, release: bool = True, kill: bool = False) -> None:
-        """Stop a replica, if it is not stopping already, and give its claim back when it has ended."""
+    def retire(self, key: Key, reason: str, *, release: bool = True, kill: bool = False, avoid: float = 0.0) -> None:
+        """Stop a replica, if it is not stopping already, and give its claim back when it has ended.
+
+        ``avoid``: this node is not to take the service again for so many seconds.
+        """
         run = self.running[key]
         if key not in self.stopping and not self._closed:
-            self.stopping[key] = self._tasks.start(self._end(key, run, reason, release), f"stop {key}")
+            was_told = run.replica.finished.is_set()
+            ending = self._end(key, run, reason, release, avoid, was_told)
+            self.stopping[key] = self._tasks.start(ending, f"stop {key}")
         if kill:
             run.replica.kill(reason)
 
-    async def _end(self, key: Key, run: Run, reason: str, release: bool) -> None:
+    async def _end(self, key: Key, run: Run, reason: str, release: bool, avoid: float, was_told: bool) -> None:
+        avoided = None
         try:
+            if avoid and run.claim is not None:
+                why = run.replica.stats().last_error
+                avoided = Avoid(key[0], self._node, time.time() + avoid, why[:MAX_REASON], run.claim.lease)
             await run.replica.stop(reason)
             del self.running[key]
             if run.held is not None:
                 run.held.over = True
-            self._announce("service.stop", key[0])
+            if not was_told:
+                self._announce("service.stop", key[0])
             held = self._claims.get(*key)
             if not release or run.claim is None or not self._lease.may_run_owned(run.claim.lease):
                 return  # it is kept, or ends with a lease that is not renewed any more
             if held is not None and held.token == run.claim.token:
-                await self.claiming.release(key, run.claim.token)
+                await self.claiming.release(key, run.claim.token, avoided)
         finally:
             self.stopping.pop(key, None)
             self._wake()
@@ -176,8 +221,9 @@ class Replicas:
             self.retire(key, reason)
         tasks = {self.stopping[key]: key for key in keys}
         timeouts = [self.running[key].wanted.spec.lifecycle.stop_timeout.total_seconds() for key in keys]
-        deadline = time.monotonic() + max(timeouts, default=0.0) + KILL_DEADLINE + RELEASE_DEADLINE
-        while tasks and (left := deadline - time.monotonic()) > 0:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + max(timeouts, default=0.0) + KILL_DEADLINE + RELEASE_DEADLINE
+        while tasks and (left := deadline - clock()) > 0:
             done, _ = await asyncio.wait(tasks, timeout=min(left, SAY_WAITING))
             tasks = {task: key for task, key in tasks.items() if task not in done}
             if tasks and not done:
@@ -202,7 +248,7 @@ class Replicas:
         if fence is None or not fence.binding or self._lease.may_run_owned(fence.lease):
             return True
         for key, run in self.running.items():
-            if run.replica.pid == pid:
+            if pid in run.replica.pids:
                 self.retire(key, "the lease is over", release=False, kill=True)
                 break
         return False
@@ -210,19 +256,18 @@ class Replicas:
     def name_revoked(self, pid: bytes, name: str) -> None:
         """A process lost a name. A service that ends because of that has not done its work."""
         for run in self.running.values():
-            if run.replica.pid == pid:
-                run.replica.name_revoked(name)
+            run.replica.name_revoked(pid, name)
 
     def owns(self) -> bool:
         """Whether something that was claimed lives here or is being started."""
         return any(not self.running[key].replica.finished.is_set() for key in self.owned())
 
     def stats(self) -> list[dict[str, Any]]:
-        """The replicas here, and of the other nodes what their claims say."""
+        """The replicas here, and of the others, those of this node that it does not run among them, their claims."""
         rows = [{"node": self._node, **asdict(run.replica.stats())} for run in self.running.values()]
         for claim in self._claims.all():
-            if claim.node != self._node:
-                pid = claim.state.pid if claim.state else ""
+            if claim.node != self._node or (claim.service, claim.replica) not in self.running:
+                pid = claim.state.pid if claim.state and claim.node != self._node else ""
                 rows.append(
                     {
                         "node": claim.node,
@@ -241,8 +286,9 @@ class Replicas:
         """A replica that went on without a lease runs under this claim from now on."""
         assert run.held is not None
         run.held.claim = claim
+        for pid in run.replica.pids:
+            self._fence(pid, key, run)
         if run.replica.pid is not None:
-            self._fence(run.replica.pid, key, run)
             self._has_pid(key, run, run.replica.pid)
 
     def _broke(self, task: str, error: BaseException) -> None:

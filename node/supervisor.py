@@ -5,37 +5,51 @@ placement core says which replicas this node should claim now; a replica starts 
 claim is confirmed, and the claim is given back only after its process has ended (fencing rule
 F5). While the node can't renew its lease, owned replicas are cancelled and then killed (F3);
 when the same lease answers again, those whose claim is unchanged start in place. A replica
-whose claim is gone or another's is killed at once.
+whose claim is gone or another's is killed at once. One that can't be made to run here is given
+away for ``AVOID`` seconds when another node may take it; with no other it stays, failed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import structlog
 
+from cluster.avoids import Avoids
 from cluster.claims import Claim, Claims
 from cluster.keys import Keys
 from cluster.members import Members
-from cluster.placement import DropClaim, MakeClaim, Mode, Placement, Service
+from cluster.placement import Barred, DropClaim, MakeClaim, Mode, Placement, Plan, others, suits
+from cluster.quarantine import Quarantine
 from cluster.registry import Entry
+from node.barring import Barring
 from node.claiming import POLL, Key
-from node.kinds import decode
-from node.kinds.service import ProcessService
+from node.declared import Declared
+from node.kept import Make
 from node.ports import Ports
+from node.replica import Replica
 from node.replicas import Lease, Replicas, Run
+from node.rows import Nowhere, row
+from node.trees import Root
 from node.wanted import StillStopping, Wanted, in_levels
 
 log = structlog.get_logger("wippy.supervisor")
 
+KINDS: Mapping[str, Make] = {"process.service": Replica, "process.supervisor": Root}
+"""What is placed and claimed, by kind of entry, and what keeps one of it."""
+AVOID = 600.0
+"""Seconds for which a node takes no replica of a service it could not start."""
+PAUSE, SHORTEST_PAUSE, LONGEST_PAUSE = 0.00005, 0.005, 0.25
+"""Seconds of pause after a look at all services, for each of them: several times what the look takes."""
 END_DEADLINE = 45.0
 """Seconds a change of a service waits for its former processes to end; then it is said, and waited for again."""
 
 
 class Supervisor:
-    """Handler of ``process.service``. ``run`` is its task; ``stop`` ends all replicas in order."""
+    """Handler of ``KINDS``. ``run`` is its task; ``stop`` ends all replicas in order."""
 
     name = "services"
 
@@ -45,54 +59,61 @@ class Supervisor:
         incarnation: int,
         ports: Ports,
         claims: Claims,
+        avoids: Avoids,
+        quarantine: Quarantine,
         members: Members,
         keys: Keys,
         lease: Lease,
         env: Callable[[str], str | None],
         announce: Callable[[str, str], None],
+        expected: int = 1,
     ) -> None:
         self._node = node
         self._claims = claims
         self._members = members
         self._lease = lease
-        self._env = env
-        self._placement = Placement(node)
-        self._wanted: dict[str, Wanted] = {}
+        self._placement = Placement(node, expected=expected)
+        self._declared = Declared(env, lambda wanted: self._replicas.runs(wanted))
+        self._announce = announce
+        self._plan = Plan([], None)
+        self._nowhere = Nowhere(claims, members, avoids, quarantine)
         self._replicas = Replicas(
-            node, incarnation, ports, claims, keys, lease, announce, self._requirements, self._wake
-        )
+            node, incarnation, KINDS, ports, claims, keys, lease, announce, self._declared.requirements,
+            self._declared.look_again, self._wake,
+        )  # fmt: skip
+        self._barring = Barring(avoids, quarantine, self.knows, self._replicas.once)
+        self.release = self._barring.release
         self._running = self._replicas.running
         self._stopping = self._replicas.stopping
         self._retire = self._replicas.retire
         self.fence_of, self.may_act = self._replicas.fence_of, self._replicas.may_act
         self.name_revoked = self._replicas.name_revoked
-        self.owns, self.stats = self._replicas.owns, self._replicas.stats
+        self.owns = self._replicas.owns
         self._changed = asyncio.Event()
         self._progress = asyncio.Event()
         self._open = False
         self._in_doubt = False
         claims.on_change(self._claim_changed)
+        avoids.on_change(self._wake)
+        quarantine.on_change(self._wake)
         members.on_change(lambda before, after: self._wake())
 
     def handles(self, kind: str) -> bool:
-        return kind == "process.service"
+        return kind in KINDS
 
     async def put(self, entry: Entry) -> None:
         """Run the service as ``entry`` says; returns when no former process of it is left. Raises Invalid."""
-        former = self._wanted.get(entry.id)
-        spec = decode(entry, self._env)
-        assert isinstance(spec, ProcessService)
-        if not spec.lifecycle.auto_start:
-            await self.remove(entry.id)
-            return
-        if former is None or former.spec != spec:
-            self._wanted[entry.id] = Wanted(entry, spec)
+        former, wanted = self._declared.put(entry)
+        if wanted is not former:
+            self._announce("service.register" if former is None else "service.update", entry.id)
+            self._barring.take_again(entry.id)
             self._wake()
         await self._former_ended(entry.id)
 
     async def remove(self, id: str) -> None:
         """Stop the service's replicas here; returns when they have ended."""
-        if self._wanted.pop(id, None) is not None:
+        if self._declared.remove(id):
+            self._announce("service.remove", id)
             self._wake()
         await self._former_ended(id)
 
@@ -110,10 +131,19 @@ class Supervisor:
         """Whether the registry says that the service is to run."""
         return service in self._wanted
 
+    def knows(self, service: str) -> bool:
+        """Whether the registry has the service, to run or not."""
+        return service in self._declared
+
+    @property
+    def _wanted(self) -> Mapping[str, Wanted]:
+        return self._declared.to_run
+
     def _former(self, service: str) -> list[Run]:
-        wanted = self._wanted.get(service)
         return [
-            run for key, run in self._replicas.of(service) if key in self._stopping or not self._suits(wanted, key, run)
+            run
+            for key, run in self._replicas.of(service)
+            if key in self._stopping or not self._suits(self._wanted.get(service), key, run)
         ]
 
     @staticmethod
@@ -130,8 +160,11 @@ class Supervisor:
         """Code changed; ``concerns`` says of a process entry whether it is made of it. What failed with the former
         code is started anew at once: it may have been the reason."""
         for key, run in list(self._running.items()):
-            if key not in self._stopping and run.replica.has_failed and concerns(run.wanted.spec.process):
+            if key not in self._stopping and run.replica.has_failed and any(map(concerns, run.wanted.spec.code)):
                 self._retire(key, "its code changed", release=False)
+        for service, wanted in self._wanted.items():
+            if any(map(concerns, wanted.spec.code)):
+                self._barring.take_again(service)
 
     def open(self) -> None:
         """The node is ready: replicas may be claimed and started."""
@@ -140,10 +173,14 @@ class Supervisor:
 
     async def run(self) -> None:
         """Follow the registry, the members and the claims until cancelled."""
+        clock = asyncio.get_running_loop().time
         while True:
             self._changed.clear()
-            wake_at = self._reconcile() if self._open and not self._in_doubt else None
-            wait = None if wake_at is None else max(wake_at - time.monotonic(), 0.01)
+            wake_at = self._reconcile(clock()) if self._open and not self._in_doubt else None
+            # a thousand claims change one by one: to look at all of them after each would be all the node does
+            if (pause := PAUSE * len(self._wanted)) > SHORTEST_PAUSE:
+                await asyncio.sleep(min(pause, LONGEST_PAUSE))
+            wait = None if wake_at is None else max(wake_at - clock(), 0.01)
             try:
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
@@ -160,6 +197,7 @@ class Supervisor:
             async with asyncio.timeout(timeout):
                 while not all(tried(key) for key in self._due()):
                     await self._progress.wait()
+                    await asyncio.sleep(SHORTEST_PAUSE)  # as above: what starts together is looked at together
         except TimeoutError:
             log.warning("services did not all start", after=timeout)
 
@@ -196,7 +234,10 @@ class Supervisor:
         """Replicas that are this node's to run by what it knows now."""
         single = len(self._members.ready()) <= 1
         due: list[Key] = []
+        barred = self._barring.quarantined()
         for service, wanted in self._wanted.items():
+            if service in barred:
+                continue
             for replica in range(wanted.spec.placement.replicas):
                 claim = self._claims.get(service, replica)
                 mine = wanted.mode is Mode.EVERY_NODE or (single if claim is None else claim.node == self._node)
@@ -204,23 +245,25 @@ class Supervisor:
                     due.append((service, replica))
         return due
 
-    def _reconcile(self) -> float | None:
+    def _reconcile(self, now: float) -> float | None:
         """Start what should run and does not, stop what should not; when to look again."""
+        barred = self._barring.now(now)
         for key, run in list(self._running.items()):
-            self._check(key, run)
+            self._check(key, run, barred)
         for service, wanted in self._wanted.items():
-            if wanted.mode is Mode.EVERY_NODE and self._eligible(wanted):
+            if wanted.mode is Mode.EVERY_NODE and service not in barred.quarantined and self._eligible(wanted):
                 self._replicas.start((service, 0), wanted, None)
         lease = self._lease.current()
         if not self._lease.may_start_owned(lease):
-            return time.monotonic() + POLL  # who is told of the lease's phase may be told a moment later
+            return now + POLL  # who is told of the lease's phase may be told a moment later
         for claim in self._claims.own():
             claimed = self._wanted.get(claim.service)
-            if claimed is not None and self._may_use(claim, claimed, lease):
+            if claimed is not None and self._may_use(claim, claimed, lease) and claim.service not in barred.quarantined:
                 self._replicas.start((claim.service, claim.replica), claimed, claim)
-        return self._place()
+        self._barring.tend()
+        return self._place(now, barred)
 
-    def _check(self, key: Key, run: Run) -> None:
+    def _check(self, key: Key, run: Run, barred: Barred) -> None:
         """Stop a replica that is not to run here, or not like this."""
         wanted = self._wanted.get(key[0])
         if wanted is None:
@@ -229,12 +272,24 @@ class Supervisor:
             self._retire(key, "service changed")
         elif run.claim is not None and not self._holds(key, run, run.claim):
             return
-        elif wanted.spec != run.wanted.spec:
+        elif wanted is not run.wanted and wanted.spec != run.wanted.spec:
             self._revise(key, run, wanted)
+        elif self._lacks_labels(wanted):
+            self._retire(key, "the node has not its labels any more")
+        elif key[0] in barred.quarantined and run.replica.has_failed:
+            self._retire(key, "it is quarantined")  # to start it again would be a start like any other
+        elif run.claim is not None and run.replica.struggles and key not in self._stopping:
+            self._maybe_give_away(key, wanted, barred)
+
+    def _maybe_give_away(self, key: Key, wanted: Wanted, barred: Barred) -> None:
+        """Let another node try what can't be made to run here. Where there is none it stays, and says why it failed."""
+        if others(wanted.service, self._members.all(), barred, self._node):
+            log.warning("a service can't be made to run here; other nodes may take it", service=key[0], replica=key[1])
+            self._retire(key, "it does not run here", avoid=AVOID)
 
     def _revise(self, key: Key, run: Run, wanted: Wanted) -> None:
         """Give a replica what its service says now: in place, or by another process where it must be another."""
-        if not self._eligible(wanted):
+        if self._lacks_labels(wanted):
             self._retire(key, "service changed")
         elif wanted.is_other_than(run.wanted) or run.replica.finished.is_set():
             self._retire(key, "service changed", release=False)  # the claim stays where the service stays
@@ -260,22 +315,14 @@ class Supervisor:
             wanted.mode is Mode.CLUSTER
             and wanted.has(claim.replica)
             and claim.lease == lease
+            and not self._lacks_labels(wanted)
             and claim.token not in self._replicas.claiming.released
         )
 
-    def _place(self) -> float | None:
-        services = [
-            Service(
-                id=service,
-                replicas=wanted.spec.placement.replicas,
-                mode=wanted.mode,
-                labels=wanted.spec.placement.labels,
-            )
-            for service, wanted in self._wanted.items()
-        ]
-        now = time.monotonic()
+    def _place(self, now: float, barred: Barred) -> float | None:
+        services = [wanted.service for wanted in self._wanted.values()]
         asked = frozenset(self._replicas.claiming.asked)
-        plan = self._placement.decide(services, self._members.ready(), self._claims.all(), now, asked)
+        plan = self._placement.decide(services, self._members.all(), self._claims.all(), now, asked, barred)
         for action in plan.actions:
             match action:
                 case MakeClaim(service, replica):
@@ -283,22 +330,42 @@ class Supervisor:
                 case DropClaim(service, replica, token):
                     if (service, replica) not in self._running:
                         self._replicas.claiming.drop((service, replica), token)
+        self._plan = plan
         return plan.wake_at
+
+    def kept_by(self, counter: int) -> str:
+        """The service whose replica here keeps its processes by the port of this counter; empty for none. From any
+        thread."""
+        running = list(self._running.items())
+        return next((key[0] for key, run in running if run.replica.counter == counter), "")
+
+    def stats(self) -> list[dict[str, Any]]:
+        """The replicas here, those of other nodes as their claims say, and what runs nowhere, with the reason."""
+        rows = [*self._replicas.stats(), *(row(id, 0, "stopped", "auto_start is off") for id in self._declared.off)]
+        known = {(each["service"], each["replica"]) for each in rows}
+        nowhere = self._nowhere.rows(self._wanted, self._declared, self._plan)
+        return rows + [each for each in nowhere if (each["service"], each["replica"]) not in known]
+
+    def counts(self) -> dict[str, int]:
+        """The replicas here, by state."""
+        return dict(Counter(run.replica.stats().state for run in self._running.values()))
 
     def _eligible(self, wanted: Wanted) -> bool:
         member = self._members.get(self._node)
-        labels = wanted.spec.placement.labels
-        return member is not None and all(member.labels.get(name) == value for name, value in labels.items())
+        return member is not None and suits(wanted.service, member)
 
-    async def _requirements(self, wanted: Wanted) -> None:
-        """Wait for the services this one requires to run somewhere."""
-        missing = list(wanted.spec.lifecycle.required)
-        while missing := [one for one in missing if one in self._wanted and not self._replicas.runs(one)]:
-            await self._progress.wait()
+    def _lacks_labels(self, wanted: Wanted) -> bool:
+        """Whether this node is known not to have the labels; while it is not registered nothing is known."""
+        member = self._members.get(self._node)
+        return member is not None and not suits(wanted.service, member)
 
     def _claim_changed(self, before: Claim | None, after: Claim | None) -> None:
         if before is not None and after is None:
             self._replicas.claiming.released.discard(before.token)
+        elif after is not None:
+            self._replicas.state_shown(after)
+            if after.state is not None:
+                self._declared.look_again(after.service)
         self._wake()
 
     def _wake(self) -> None:

@@ -7,13 +7,34 @@ the running one. A change of the metadata, or one that comes to the same, change
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 from cluster.errors import ClusterError
-from cluster.placement import Mode
+from cluster.placement import Mode, Service
 from cluster.registry import Entry
-from node.kinds.service import ProcessService
+from node.kinds.lifecycle import Lifecycle
+from node.kinds.service import Placement
+
+
+class Placed(Protocol):
+    """What the supervisor needs of a decoded entry that is placed and claimed, whatever its kind."""
+
+    @property
+    def lifecycle(self) -> Lifecycle: ...
+
+    @property
+    def placement(self) -> Placement: ...
+
+    @property
+    def code(self) -> Collection[str]:
+        """The entries whose code it runs."""
+
+    @property
+    def identity(self) -> object:
+        """What can't change while it runs: an entry with another identity is stopped and started anew."""
 
 
 class StillStopping(ClusterError):
@@ -33,9 +54,9 @@ class Wanted:
     """A service as its entry says, decoded."""
 
     entry: Entry
-    spec: ProcessService
+    spec: Placed
 
-    @property
+    @cached_property
     def mode(self) -> Mode:
         return Mode(self.spec.placement.mode)
 
@@ -49,11 +70,13 @@ class Wanted:
 
     def is_other_than(self, before: Wanted) -> bool:
         """Whether a replica that was started as ``before`` says has to be another one."""
-        return _identity(self.spec) != _identity(before.spec)
+        return self.entry.kind != before.entry.kind or self.spec.identity != before.spec.identity
 
-
-def _identity(spec: ProcessService) -> tuple[object, ...]:
-    return (spec.process, spec.host, repr(spec.input), spec.lifecycle.security)
+    @cached_property
+    def service(self) -> Service:
+        """It, as the placement core sees it."""
+        placed = self.spec.placement
+        return Service(self.entry.id, placed.replicas, self.mode, placed.labels, placed.spread or "")
 
 
 def in_levels(wanted: Mapping[str, Wanted]) -> list[set[str]]:

@@ -13,7 +13,7 @@ from cluster.configuration import Setting
 from cluster.registry.changeset import Changeset, Create
 from cluster.registry.entry import Entry, Origin
 from cluster.registry.state import EMPTY, RegistryState
-from node.cli import config, look, suggestions
+from node.cli import config, suggestions
 from node.cli.children import how_it_ended
 from node.cli.failures import Failed
 from node.cli.foreground import log_level
@@ -89,17 +89,6 @@ def test_code_with_unknown_modules_is_refused_as_a_node_does() -> None:
 )
 def test_a_silent_node_shows_errors(level: str, silent: bool, shown: str) -> None:
     assert log_level(level, silent) == shown
-
-
-class TestServices:
-    def test_the_last_error_of_one_that_does_not_run_is_shown_short(self) -> None:
-        row = look._short({"state": "failed", "last_error": "boom" + "x" * 200 + "\ntraceback"})
-        assert row["last_error"].startswith("boomx")
-        assert row["last_error"].endswith("...")
-        assert len(row["last_error"]) == 100
-
-    def test_one_that_runs_has_none(self) -> None:
-        assert look._short({"state": "running", "last_error": "boom"})["last_error"] == ""
 
 
 class TestRun:

@@ -88,6 +88,15 @@ class TestServices:
     def test_what_runs_or_is_done_and_what_others_know_of_a_node_is_fine(self, told: tuple[Any, ...]) -> None:
         assert troubles(services={"a": [self.told(*told)]}) == []
 
+    def test_what_no_node_has_is_told_once_with_the_reason(self) -> None:
+        nowhere = {"service": "app:till", "replica": 1, "node": "", "state": "unplaced", "why": "no such node"}
+        bad = {**nowhere, "service": "app:bad", "replica": 0, "state": "quarantined", "why": "it hung"}
+        first, second = troubles(services={"a": [nowhere, bad], "b": [nowhere, bad]})
+        assert (first.level, first.says) == (Level.FAIL, "app:bad runs nowhere: it hung")
+        assert (second.level, second.says) == (Level.WARN, "app:till (replica 1) runs nowhere: no such node")
+        taken = {**self.told("running", None, "b"), "replica": 1}
+        assert [each.level for each in troubles(services={"a": [nowhere], "b": [taken]})] == []
+
 
 class TestServers:
     def test_etcd_that_can_not_be_reached_is_told_with_the_reason(self) -> None:

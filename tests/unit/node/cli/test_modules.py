@@ -338,7 +338,7 @@ class TestFailingHalfway:
         code, _, err = said("add", "acme/jobs", "acme/second", "--from", str(shelf))
         assert (code, "nothing was changed" in err) == (1, True), calls
         monkeypatch.undo()
-        os.chdir(shelf.parent / "app")
+        monkeypatch.chdir(shelf.parent / "app")
         assert everything(Path()) == before
         assert said("add", "acme/jobs", "acme/second", "--from", str(shelf))[0] == 0
         assert pins()["acme/jobs"].version == "1.3.0"

@@ -1,0 +1,5 @@
+local function main()
+    math.randomseed(666)
+end
+
+return { main = main }
