@@ -32,9 +32,10 @@ class Kind(IntEnum):
 
     MESSAGE = 1
     """``[1, to, from, ref, topic, payloads, name, revision]``. With ref != 0 the receiver answers REPLY OK when the
-    mailbox took it. A message by name carries the name and its revision, else b"" and 0."""
+    mailbox took it. A message by name carries the name and its revision, else b"" and 0. With a number as a ninth item
+    it comes back as RETURN when its name is another's by then."""
     SPAWN = 2
-    """``[2, host, parent, ref, entry, args, options]``; options: monitor, link, name, messages, context, ..."""
+    """``[2, host, parent, ref, entry, args, options]``; options: monitor, link, owner, name, messages, context, ..."""
     REPLY = 3
     """``[3, to, from, ref, status, value]``; status is a ``Status``, value the result or an error map."""
     MONITOR = 4
@@ -53,6 +54,13 @@ class Kind(IntEnum):
     """``[10, to, from, ref]``"""
     CALL = 11
     """``[11, host, from, ref, function, args, options]``: a function call on another node."""
+    RETURN = 12
+    """``[12, to, from, 0, topic, payloads, name, applied, number]``: a message by name that process ``to`` sent to
+    ``from``, which does not hold the name; applied is the revision at which the refusing node knows that."""
+
+    MESSAGES = 13
+    """``[13, to, from, 0, count, packed]``: so many MESSAGEs of one process to another, without name or ref, in their
+    order; packed holds ``topic, payloads`` of each, one after the other. See ``unfold``."""
 
 
 class Status(IntEnum):
@@ -66,10 +74,11 @@ class Status(IntEnum):
 
 
 class Watch(IntEnum):
-    """Why an EXIT is told: the receiver monitored the process, or is linked to it."""
+    """Why an EXIT is told: the receiver monitored the process, is linked to it, or is owned by it and ends with it."""
 
     MONITOR = 1
     LINK = 2
+    OWNER = 3
 
 
 def error_map(kind: str, message: str, *, retryable: bool | None = None, details: Any = None) -> dict[bytes, Any]:
@@ -102,6 +111,18 @@ def unpack(packed: bytes) -> Any:
         return msgpack.unpackb(packed, raw=True, strict_map_key=False)
     except (msgpack.UnpackException, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"not msgpack: {error!r}") from None
+
+
+def unfold(envelope: Envelope) -> list[Envelope]:
+    """The messages of a MESSAGES. Raises ValueError when it does not hold as many as it says."""
+    _, to, sender, _, count, packed = envelope
+    unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=0)
+    try:
+        unpacker.feed(packed)
+        pairs = [(unpacker.unpack(), unpacker.unpack()) for _ in range(count)]
+    except (msgpack.UnpackException, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"not {count} messages: {error!r}") from None
+    return [[int(Kind.MESSAGE), to, sender, 0, topic, payloads, b"", 0] for topic, payloads in pairs]
 
 
 def to_text(value: Any) -> Any:

@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass
 
-from cluster.envelope import Envelope
+from cluster.envelope import Envelope, Kind, unfold
 
 KEPT = 1000
 
@@ -20,6 +20,8 @@ class DeadLetter:
     to: str
     sender: str
     topic: str
+    name: str = ""
+    """By which it was sent; empty when it was sent to the PID."""
 
 
 class DeadLetters:
@@ -30,10 +32,24 @@ class DeadLetters:
         self._counts: Counter[str] = Counter()
 
     def add(self, envelope: Envelope, reason: str) -> None:
-        """Keep a MESSAGE envelope that could not be delivered."""
-        to, sender, topic = (shown(part) for part in (envelope[1], envelope[2], envelope[4]))
-        self._counts[reason] += 1
-        self._kept.append(DeadLetter(time.time(), reason, to, sender, topic))
+        """Keep a MESSAGE envelope that could not be delivered, or a RETURN, or the messages of a MESSAGES.
+
+        Raises ValueError on a MESSAGES that is malformed.
+        """
+        if envelope[0] == Kind.MESSAGES:
+            for message in unfold(envelope):
+                self.add(message, reason)
+            return
+        _, to, sender, _, topic, _, name, *_ = envelope
+        if envelope[0] == Kind.RETURN:
+            to, sender = sender, to
+        self.note(to, sender, topic, name, reason)
+
+    def note(self, to: object, sender: object, topic: object, name: object, reason: object) -> None:
+        """The same of the parts of a message."""
+        self._counts[shown(reason)] += 1
+        letter = DeadLetter(time.time(), *(shown(part) for part in (reason, to, sender, topic, name)))
+        self._kept.append(letter)
 
     def count(self, reason: str) -> None:
         """Count one that has no envelope to show."""

@@ -13,10 +13,10 @@ from typing import Protocol
 
 import structlog
 
-from cluster.envelope import Envelope, Kind, Status, error_map
-from cluster.errors import ClusterError, MessageTooBig, NodeDown, NotConnected, Unavailable
+from cluster.envelope import Envelope, Kind, Status, error_map, unfold
+from cluster.errors import BadPid, ClusterError, MessageTooBig, NodeDown, NotConnected, Unavailable
 from cluster.names import Names
-from cluster.pid import node_of, slot_of
+from cluster.pid import Pid, node_of, slot_of
 from node.deadletters import DeadLetters, shown
 from node.ports import Ports
 
@@ -26,10 +26,14 @@ ANSWERED = frozenset(
     {Kind.SPAWN, Kind.CALL, Kind.MONITOR, Kind.UNMONITOR, Kind.LINK, Kind.UNLINK, Kind.CANCEL, Kind.TERMINATE}
 )
 """Kinds that are requests whenever their ref is not 0. A MESSAGE is one too, but leaves a dead letter."""
-MESSAGE = int(Kind.MESSAGE)
+MESSAGE, MESSAGES, RETURN = int(Kind.MESSAGE), int(Kind.MESSAGES), int(Kind.RETURN)
 HOSTED = frozenset({Kind.SPAWN, Kind.CALL})
-LENGTHS = {1: 8, 2: 7, 3: 6, 4: 4, 5: 4, 6: 4, 7: 4, 8: 7, 9: 5, 10: 4, 11: 7}
+LENGTHS = {1: 8, 2: 7, 3: 6, 4: 4, 5: 4, 6: 4, 7: 4, 8: 7, 9: 5, 10: 4, 11: 7, 12: 9, 13: 6}
 """Items of an envelope by its kind; from another node come only these."""
+NUMBERED = 9
+"""Items of a MESSAGE that its sender takes back when its name is another's."""
+PAYING = frozenset({MESSAGE, RETURN})
+"""Kinds with a list of payloads and a revision."""
 NODES_KNOWN = 4096
 CLIENT = b"{client@door|"
 """How the PIDs of clients of the side door begin."""
@@ -56,6 +60,7 @@ class Router:
         self, node: str, incarnation: int, links: Links, names: Names, dead_letters: DeadLetters | None = None
     ) -> None:
         self._own = node.encode()
+        self._incarnation = incarnation
         self._links = links
         self._names = names
         self._texts: dict[bytes, str] = {}
@@ -70,16 +75,21 @@ class Router:
         self.dead_letters = dead_letters or DeadLetters()
         self.messages_in = 0
         """Messages from other nodes, so far."""
-        self.messages_to_ports = 0
-        """Those among them that were for the node itself, not for a Lua process."""
+        self.messages_elsewhere = 0
+        """Those among them that no Lua process got: for the node itself, or by a name that was another's."""
         self.messages_out = 0
         self.malformed = 0
         """Envelopes from other nodes that were none, so far."""
         self.by_name_allowed: Callable[[int], bool] = lambda lease: True
-        """Whether a process may be reached by a name it holds under this lease."""
+        """Whether a process may be reached by a name it holds under this lease; 0: under one not known here yet."""
         self.applied: Callable[[], int] = lambda: 0
         """The revision up to which the names here are complete."""
         self.on_client_reply: Callable[[Envelope], None] = lambda envelope: None
+        self.on_return: Callable[[Envelope], None] = self.give_back
+        """A message by name came back to its sender here: ``give_back`` has it when the names here are new enough."""
+        self.on_nameless: Callable[[bytes], None] = lambda pid: None
+        """A process whose VM is gone has got a name: its registration came too late."""
+        self._in_doubt = False
 
     def route(self, envelope: Envelope) -> None:
         """Send an envelope on its way, wherever it came from."""
@@ -99,6 +109,8 @@ class Router:
             self._links.send(text, envelope)
             if envelope[0] == MESSAGE:
                 self.messages_out += 1
+            elif envelope[0] == MESSAGES:
+                self.messages_out += envelope[4]
         except MessageTooBig as error:
             self._unsendable(envelope, str(error), "too_big")
         except (Unavailable, NodeDown, NotConnected) as error:
@@ -115,18 +127,41 @@ class Router:
             return
         slot = slot_of(envelope[1])
         if slot == 0:
+            if kind == MESSAGES:
+                self._one_by_one(envelope, self.deliver)
+                return
             if kind == MESSAGE and node_of(envelope[2]) != self._own:
-                self.messages_to_ports += 1
+                self.messages_elsewhere += 1
             if not self.ports.deliver(envelope):
                 self.no_process(envelope)
+            return
+        if kind == MESSAGE and envelope[6] and not self._holds_name(envelope):
             return
         inbox = self.slots.get(slot)
         if inbox is None:
             self.no_process(envelope)
+        elif kind == RETURN:
+            self.on_return(envelope)
+        else:
+            inbox.post(envelope)
+
+    def _one_by_one(self, envelope: Envelope, take: Callable[[Envelope], None]) -> None:
+        """The messages of a MESSAGES, for whoever wants them apart."""
+        try:
+            messages = unfold(envelope)
+        except ValueError:
+            self._refuse_malformed(shown(node_of(envelope[2])), envelope)
             return
-        if kind == Kind.MESSAGE and envelope[6] and not self._holds_name(envelope):
-            return
-        inbox.post(envelope)
+        for message in messages:
+            take(message)
+
+    def give_back(self, envelope: Envelope) -> None:
+        """A RETURN for the VM of its sender: to be sent once more, or a dead letter."""
+        inbox = self.slots.get(slot_of(envelope[1]))
+        if inbox is None:
+            self.dead_letters.add(envelope, "stale_name")
+        else:
+            inbox.post(envelope)
 
     def from_link(self, node: str, envelopes: list[Envelope]) -> None:
         """Envelopes from another node, in their order."""
@@ -137,6 +172,8 @@ class Router:
                 continue
             if envelope[0] == MESSAGE:
                 self.messages_in += 1
+            elif envelope[0] == MESSAGES:
+                self.messages_in += envelope[4]
             if node_of(envelope[1]) == own:
                 self.deliver(envelope)
             else:
@@ -181,6 +218,8 @@ class Router:
             inbox.post(self._nodes_item())
         for node in sorted(self._congested):
             inbox.post([37, node.encode(), True])
+        if self._in_doubt:
+            inbox.post([39, True])
 
     def _nodes_item(self) -> Envelope:
         return [47, sorted(node.encode() for node in self.nodes or ())]
@@ -190,6 +229,25 @@ class Router:
         item: Envelope = [43, name.encode(), (pid or "").encode(), revision]
         for inbox in self.slots.values():
             inbox.post(item)
+        if pid is not None and self._is_of_gone_vm(item[2]):
+            self.on_nameless(item[2])
+
+    def _is_of_gone_vm(self, pid: bytes) -> bool:
+        """Whether a process lived here in a VM that is not there any more."""
+        if node_of(pid) != self._own or slot_of(pid) in self.slots:
+            return False
+        try:
+            return Pid.parse(shown(pid)).incarnation == self._incarnation
+        except BadPid:
+            return False
+
+    def names_in_doubt(self, in_doubt: bool) -> None:
+        """The lease under which processes here hold names may be over, or is sure again: nobody in a VM sends to a
+        process beside it by such a name meanwhile. For all that passes here there is ``by_name_allowed``."""
+        if in_doubt != self._in_doubt:
+            self._in_doubt = in_doubt
+            for inbox in self.slots.values():
+                inbox.post([39, in_doubt])
 
     def host_in(self, slot: int) -> str:
         """The host whose VM has this slot; empty when none has."""
@@ -203,8 +261,12 @@ class Router:
     def refuse(self, envelope: Envelope, status: Status, error: dict[bytes, object], reason: str) -> None:
         """Answer a request that can't be delivered; keep a message as a dead letter."""
         kind, ref = envelope[0], envelope[3]
-        if kind == Kind.MESSAGE:
+        if kind == MESSAGE:
             self.dead_letters.add(envelope, reason)
+        elif kind == MESSAGES:
+            self._one_by_one(envelope, lambda message: self.dead_letters.add(message, reason))
+        elif kind == RETURN:
+            self.dead_letters.add(envelope, "stale_name")
         elif kind not in ANSWERED:
             return
         if ref:
@@ -244,28 +306,44 @@ class Router:
     def _holds_name(self, envelope: Envelope) -> bool:
         """A message by name is for whoever holds the name now, under the revision the sender resolved.
 
-        A sender whose watch is ahead of ours knows more than we do: what it resolved holds. Revision 0 is of this
-        node: a LOCAL name, or one that has got into etcd since.
+        A sender whose watch is ahead of ours knows more than we do: what it resolved holds, while our lease does.
+        Revision 0 is of this node: a LOCAL name, or one that has got into etcd since.
         """
         name, revision = shown(envelope[6]), envelope[7]
         held = self._names.lookup(name)
         if held is not None and held.pid.encode() == envelope[1] and revision in (held.revision, 0):
             if held.revision == 0 or self.by_name_allowed(held.lease):
                 return True
-        elif revision > self.applied():
+        elif revision > self.applied() and self.by_name_allowed(0):
             return True
-        stale = error_map("Unavailable", f"name {name!r} is no longer held by {shown(envelope[1])}", retryable=True)
-        self.refuse(envelope, Status.STALE_NAME, stale, "stale_name")
+        self._refuse_stale(envelope, name)
         return False
+
+    def _refuse_stale(self, envelope: Envelope, name: str) -> None:
+        """Back to a sender that takes it back; the answer to one that waits for one. Both carry the revision we are
+        at: whoever has seen it too knows who holds the name."""
+        applied = self.applied()
+        if node_of(envelope[2]) != self._own:
+            self.messages_elsewhere += 1
+        if len(envelope) == NUMBERED:
+            _, to, sender, _, topic, payloads, _, _, number = envelope
+            self.route([RETURN, sender, to, 0, topic, payloads, envelope[6], applied, number])
+            return
+        text = f"name {name!r} is no longer held by {shown(envelope[1])}"
+        stale = error_map("Unavailable", text, retryable=True, details={b"applied": applied})
+        self.refuse(envelope, Status.STALE_NAME, stale, "stale_name")
 
 
 def _is_wellformed(envelope: Envelope) -> bool:
     """Whether the items every part of the node relies on are there and of their types."""
     kind, to, sender, ref = envelope[:4]
+    length = len(envelope)
     return (
-        len(envelope) == LENGTHS.get(kind)
+        (length == LENGTHS.get(kind) or (kind == MESSAGE and length == NUMBERED))
         and type(to) is bytes
         and type(sender) is bytes
         and type(ref) is int
-        and (kind != MESSAGE or (type(envelope[5]) is list and type(envelope[7]) is int))
+        and (kind not in PAYING or (type(envelope[5]) is list and type(envelope[7]) is int))
+        and (length != NUMBERED or type(envelope[8]) is int)
+        and (kind != MESSAGES or (type(envelope[4]) is int and type(envelope[5]) is bytes))
     )

@@ -140,7 +140,70 @@ def test_a_message_by_name_reaches_only_the_holder_under_the_same_revision(
     assert len(items(router)) == 1
     router.route(message(OWN, ref=5, name=b"counter", revision=40))
     assert len(items(router)) == 1
-    assert links.sent[-1][1][4] == int(Status.STALE_NAME)
+    status, error = links.sent[-1][1][4:]
+    assert (status, error[b"details"]) == (int(Status.STALE_NAME), {b"applied": 41})
+
+
+class TestAMessageByNameThatItsSenderTakesBack:
+    """It carries a number."""
+
+    def test_goes_back_whole_with_our_revision_when_the_name_is_anothers(
+        self, router: Router, names: Names, links: Links
+    ) -> None:
+        router.applied = lambda: 50
+        router.from_link("n2", [[*message(OWN, name=b"counter", revision=41), 7]])
+        returned = [int(Kind.RETURN), FAR, OWN, 0, b"topic", [1], b"counter", 50, 7]
+        assert links.sent == [("n2", returned)]
+        assert (router.messages_in, router.messages_elsewhere) == (1, 1)
+        assert router.dead_letters.kept() == []
+        assert items(router) == []
+
+    def test_goes_back_also_when_the_vm_of_the_former_holder_is_gone(self, router: Router, links: Links) -> None:
+        router.applied = lambda: 50
+        router.slots.clear()
+        router.from_link("n2", [[*message(OWN, name=b"counter", revision=41), 7]])
+        assert [envelope[0] for _, envelope in links.sent] == [Kind.RETURN]
+        assert router.dead_letters.kept() == []
+
+    def test_is_delivered_to_the_holder(self, router: Router, names: Names) -> None:
+        names.held["counter"] = Registered(OWN.decode(), 41, Scope.CONSISTENT)
+        sent = [*message(OWN, name=b"counter", revision=41), 7]
+        router.from_link("n2", [sent])
+        assert items(router) == [sent]
+
+    @pytest.mark.parametrize("error", [Unavailable("link is full"), MessageTooBig(1000, 900)])
+    def test_is_a_dead_letter_when_it_can_not_go_back(self, router: Router, links: Links, error: Exception) -> None:
+        links.error = error
+        router.from_link("n2", [[*message(OWN, name=b"counter", revision=0), 7]])
+        (letter,) = router.dead_letters.kept()
+        assert (letter.reason, letter.to, letter.sender) == ("stale_name", OWN.decode(), FAR.decode())
+        assert (letter.topic, letter.name) == ("topic", "counter")
+
+    def test_comes_to_the_vm_of_its_sender_when_the_names_are_new_enough(self, router: Router) -> None:
+        returned = [int(Kind.RETURN), OWN, FAR, 0, b"topic", [1], b"counter", 50, 7]
+        held: list[Any] = []
+        router.on_return = held.append
+        router.from_link("n2", [returned])
+        assert (held, items(router)) == ([returned], [])
+        router.give_back(returned)
+        assert items(router) == [returned]
+
+    @pytest.mark.parametrize("sender", [b"{n1@app:processes|7-5}", b"{n1@node:test|7-0}"])
+    def test_is_a_dead_letter_when_the_vm_of_its_sender_is_gone(self, router: Router, sender: bytes) -> None:
+        returned = [int(Kind.RETURN), sender, FAR, 0, b"topic", [1], b"counter", 50, 7]
+        router.from_link("n2", [returned])
+        router.give_back(returned)
+        assert router.dead_letters.counts() == {"stale_name": 2}
+
+
+def test_every_vm_is_told_once_that_names_are_in_doubt_and_that_they_are_not(router: Router) -> None:
+    for in_doubt in (True, True, False):
+        router.names_in_doubt(in_doubt)
+    assert items(router) == [[39, True], [39, False]]
+    router.names_in_doubt(True)
+    newcomer = Inbox()
+    router.greet(newcomer)  # type: ignore[arg-type]
+    assert newcomer.items == [[39, True]]
 
 
 def test_a_node_going_down_is_told_to_every_vm(router: Router) -> None:
@@ -207,10 +270,12 @@ def test_a_local_name_works_without_a_lease_and_a_cluster_name_does_not(router: 
     router.applied = lambda: 41
     names.held["here"] = Registered(OWN.decode(), 0, Scope.LOCAL)
     names.held["counter"] = Registered(OWN.decode(), 41, Scope.CONSISTENT)
+    router.route(message(OWN, name=b"later", revision=42))
+    assert router.dead_letters.counts() == {"stale_name": 1}
     router.route(message(OWN, name=b"here"))
     router.route(message(OWN, name=b"counter", revision=41))
     assert [item[6] for item in items(router)] == [b"here"]
-    assert router.dead_letters.counts() == {"stale_name": 1}
+    assert router.dead_letters.counts() == {"stale_name": 2}
 
 
 @pytest.mark.parametrize(
@@ -218,6 +283,10 @@ def test_a_local_name_works_without_a_lease_and_a_cluster_name_does_not(router: 
     [
         [1, OWN, b"", 0],
         [1, OWN, b"", 0, b"topic", 5, b"", 0],
+        [1, OWN, b"", 0, b"topic", [], b"name", 3, b"4"],
+        [1, OWN, b"", 0, b"topic", [], b"name", 3, 4, 5],
+        [12, OWN, b"", 0, b"topic", [], b"name", None, 4],
+        [12, OWN, b"", 0, b"topic", [], b"name", 3],
         [1, None, b"", 0, b"topic", [], b"", 0],
         [4, OWN, 3, 7],
         [99, OWN, b"", 0],
@@ -242,7 +311,7 @@ def test_messages_of_other_nodes_are_counted_apart_when_they_are_for_the_node_it
     for to in (OWN, OWN, port.pid):
         router.from_link("n2", [[int(Kind.MESSAGE), to, b"{n2@app:processes|1-3}", 0, b"topic", [], b"", 0]])
     port.cast([int(Kind.MESSAGE), port.pid, b"{n1@app:processes|1-3}", 0, b"topic", [], b"", 0])
-    assert (router.messages_in, router.messages_to_ports) == (3, 1)
+    assert (router.messages_in, router.messages_elsewhere) == (3, 1)
 
 
 def test_every_vm_is_told_the_nodes_of_the_cluster_when_they_change(router: Router) -> None:
@@ -252,3 +321,52 @@ def test_every_vm_is_told_the_nodes_of_the_cluster_when_they_change(router: Rout
     router.nodes_changed(frozenset({"n1", "n2"}))
     router.nodes_changed(frozenset({"n1"}))
     assert inbox.items == [[47, [b"n1", b"n2"]], [47, [b"n1"]]]
+
+
+def test_a_name_of_a_process_whose_vm_is_gone_is_told(router: Router) -> None:
+    told: list[bytes] = []
+    router.on_nameless = told.append
+    gone = "{n1@app:processes|7-5}"
+    for pid in (OWN.decode(), FAR.decode(), "{n1@app:processes|6-5}", "not a pid", None, gone):
+        router.name_changed("late", pid, 3)
+    assert told == [gone.encode()]
+
+
+class TestMessagesInOne:
+    """MESSAGES: for a VM they stay together, for everybody else they are taken apart."""
+
+    PACKED = b"\xa1t\x91\x01\xa1t\x91\x02"
+
+    def several(self, to: bytes, packed: bytes = PACKED) -> list[Any]:
+        return [int(Kind.MESSAGES), to, b"{n2@app:processes|5-2}", 0, 2, packed]
+
+    def test_a_vm_gets_them_together(self, router: Router) -> None:
+        router.from_link("n2", [self.several(b"{n1@app:processes|7-2}")])
+        assert router.slots[2].items == [self.several(b"{n1@app:processes|7-2}")]  # type: ignore[attr-defined]
+        assert router.messages_in == 2
+
+    def test_they_leave_together_and_count_as_what_they_are(self, router: Router, links: Links) -> None:
+        router.route(self.several(b"{n3@app:processes|7-2}"))
+        assert [envelope for _, envelope in links.sent] == [self.several(b"{n3@app:processes|7-2}")]
+        assert router.messages_out == 2
+
+    def test_the_node_itself_gets_them_one_by_one(self, router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+        got: list[Any] = []
+        pid = router.ports.new_pid("node:test")
+        monkeypatch.setattr(router.ports, "deliver", lambda envelope: got.append(envelope) or True)
+        router.from_link("n2", [self.several(pid)])
+        assert [envelope[:2] + envelope[4:6] for envelope in got] == [[1, pid, b"t", [1]], [1, pid, b"t", [2]]]
+        assert router.messages_elsewhere == 2
+
+    @pytest.mark.parametrize("to", [b"{n1@app:processes|7-5}", b"{n3@app:processes|7-2}"])
+    def test_each_is_a_dead_letter_where_nobody_gets_them(self, router: Router, links: Links, to: bytes) -> None:
+        links.error = Unavailable("the link is closed")
+        router.route(self.several(to))
+        assert sum(router.dead_letters.counts().values()) == 2
+        assert {letter.topic for letter in router.dead_letters.kept()} == {"t"}
+
+    def test_what_does_not_hold_what_it_says_is_malformed(self, router: Router) -> None:
+        router.from_link("n2", [self.several(b"{n1@app:processes|7-5}", b"\xa1t")])
+        router.from_link("n2", [[int(Kind.MESSAGES), b"{n1@app:processes|7-2}", b"{n2@a:b|1-1}", 0, b"2", b""]])
+        assert router.malformed == 2
+        assert not router.slots[2].items  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ def test_a_name_leads_to_a_process_here_or_elsewhere(world: World) -> None:
     assert world.exit_of(here)[5] == 1
     sent = next(item for item in world.out if item[0] == Kind.MESSAGE)
     assert sent[1] == REMOTE
-    assert sent[6:] == [b"there", 9]
+    assert sent[6:] == [b"there", 9, 1]
 
 
 def test_a_freed_name_is_not_found(world: World) -> None:
@@ -34,12 +34,17 @@ def test_a_freed_name_is_not_found(world: World) -> None:
 def test_registering_asks_the_node_and_is_seen_at_once(world: World) -> None:
     asked: list[tuple[object, ...]] = []
 
-    def register(*args: object) -> list[bool]:
-        asked.append(args)
+    def register(name: bytes, pid: bytes, scope: int) -> list[bool]:
+        asked.append((name, pid, scope))
+        world.post([43, name, pid, 5])
+        return [True]
+
+    def unregister(name: bytes, *args: object) -> list[bool]:
+        world.post([43, name, b"", 6])
         return [True]
 
     world.handlers[b"names", b"register"] = register
-    world.handlers[b"names", b"unregister"] = lambda *args: [True]
+    world.handlers[b"names", b"unregister"] = unregister
     pid = world.spawn_body(
         """local ok = process.registry.register("me", nil, process.registry.CONSISTENT)
         local found = process.registry.lookup("me")
@@ -50,6 +55,16 @@ def test_registering_asks_the_node_and_is_seen_at_once(world: World) -> None:
     assert world.exit_of(pid)[5] == [True, pid, True, b"NotFound"]
     assert asked == [(b"me", pid, 2)]
     assert any(item[:2] == [53, pid] for item in world.out)
+
+
+def test_a_name_that_was_lost_before_the_answer_came_is_not_found(world: World) -> None:
+    def register(name: bytes, pid: bytes, scope: int) -> list[bool]:
+        world.post([43, name, pid, 5], [43, name, b"", 6])
+        return [True]
+
+    world.handlers[b"names", b"register"] = register
+    program = 'return { process.registry.register("me"), (process.registry.lookup("me")) or "nobody" }'
+    assert world.main(program) == [True, b"nobody"]
 
 
 def test_a_default_scope_comes_from_the_configuration() -> None:

@@ -207,9 +207,9 @@ def test_arguments_of_a_wrong_type_raise(world: World, call: str, message: str) 
 
 
 NAMES = {
-    "cancel", "event", "events", "exec", "get_options", "id", "inbox", "link", "listen", "monitor", "pid", "registry",
-    "send", "set_options", "spawn", "spawn_linked", "spawn_linked_monitored", "spawn_monitored", "terminate", "unlink",
-    "unlisten", "unmonitor", "upgrade", "with_context", "with_options",
+    "cancel", "event", "events", "exec", "fence", "get_options", "id", "inbox", "link", "listen", "monitor", "pid",
+    "registry", "send", "set_options", "spawn", "spawn_linked", "spawn_linked_monitored", "spawn_monitored",
+    "terminate", "unlink", "unlisten", "unmonitor", "upgrade", "with_context", "with_options",
 }  # fmt: skip
 
 
@@ -225,10 +225,16 @@ def test_names_are_registered_with_the_node_and_it_decides(world: World) -> None
         asked.append((name, scope))
         if name == b"taken":
             raise LookupError("held")
+        world.post([43, name, pid, 0])
         return [True]
 
+    def unregister(name: bytes, pid: bytes, scope: int | None) -> list[object]:
+        if name == b"mine":
+            world.post([43, name, b"", 0])
+        return [name == b"mine"]
+
     world.handlers[b"names", b"register"] = register
-    world.handlers[b"names", b"unregister"] = lambda name, pid, scope: [name == b"mine"]
+    world.handlers[b"names", b"unregister"] = unregister
     seen = world.main(
         PRELUDE
         + """local r = process.registry
