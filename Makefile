@@ -1,10 +1,10 @@
 # Every target installs what it needs into .venv first; a second run finds it there.
 #
 #   make up      a three-node cluster on this machine, running examples/counter (APP=dir NODES=n change that)
-#   make test    all tests (TESTS="tests/unit -k pid" runs some)
+#   make test    all tests (TESTS="tests/unit -k pid" runs some, JOBS=1 one at a time)
 #   make lint    style and types
 #   make bench   the benchmarks (FIGURES="spawn remote_one_way" runs some)
-#   make chaos   the tests that kill servers and nodes, at full length
+#   make chaos   the tests that kill servers and nodes, at full length (WIPPY_CHAOS_SEED=n repeats a run)
 #
 # PYTHON=python3.12 chooses the interpreter, VENV=dir the place of the virtual environment.
 
@@ -12,6 +12,7 @@ VENV ?= .venv
 APP ?= examples/counter
 NODES ?= 3
 TESTS ?= tests
+JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
@@ -31,7 +32,7 @@ up: $(VENV)/.runs
 	@$(BIN)/wippy up $(APP) --nodes $(NODES)
 
 test: $(VENV)/.tests
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 lint: $(VENV)/.lints
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,6 +29,8 @@ from tests.cluster.processes import WIPPY, Program
 
 APP = Path(__file__).parent / "app"
 LEASE_TTL = 5.0
+FREEZES = 200
+"""Tries to stop a process at a moment at which it waits."""
 T = TypeVar("T")
 
 
@@ -53,16 +56,46 @@ class Node(Program):
     """One ``wippy run`` of the chaos app."""
 
     def __init__(
-        self, directory: Path, name: str, servers: EmbeddedServers, cluster: str, *options: str, etcd: str = ""
+        self,
+        directory: Path,
+        name: str,
+        servers: EmbeddedServers,
+        cluster: str,
+        *options: str,
+        etcd: str = "",
+        nats: str = "",
+        app: Path = APP,
     ) -> None:
         number = len(list(directory.glob(f"{name}.*.err"))) + 1
-        urls = ("--nats", servers.nats_url, "--etcd", etcd or servers.etcd_url, "--cluster", cluster)
-        command = [*WIPPY, "run", str(APP), "--node", name, *urls, "--set", "metrics.port=0", *options]
+        urls = ("--nats", nats or servers.nats_url, "--etcd", etcd or servers.etcd_url, "--cluster", cluster)
+        command = [*WIPPY, "run", str(app), "--node", name, *urls, "--set", "metrics.port=0", *options]
         super().__init__(command, directory, f"{name}.{number}")
         self.name = name
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
+
+    async def freeze(self) -> None:
+        """Stop the process while it waits: one that is stopped in the middle of a step ends itself when it goes on."""
+        for _ in range(FREEZES):
+            self.signal(signal.SIGSTOP)
+            await asyncio.sleep(0.005)
+            if self._waits():
+                return
+            self.signal(signal.SIGCONT)
+            await asyncio.sleep(0.002)
+        self.signal(signal.SIGSTOP)
+
+    def _waits(self) -> bool:
+        """Whether every thread is stopped within a call of the system; True where that can't be seen."""
+        threads = list(Path(f"/proc/{self.pid}/task").glob("*"))
+        try:
+            stopped = all(_state(thread) == "T" for thread in threads)
+            return stopped and all(
+                (thread / "syscall").read_text().split()[0] not in ("-1", "running") for thread in threads
+            )
+        except OSError:
+            return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,6 +133,10 @@ class Node(Program):
         assert not bad, "\n".join(bad)
 
 
+def _state(thread: Path) -> str:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 def _is_bad(line: str) -> bool:
     return any(f" {level} " in line.upper() for level in ("ERROR", "CRITICAL"))
 
@@ -135,6 +172,10 @@ class Writes:
 class Cluster:
     """A cluster of one test: its servers, its nodes, its client."""
 
+    app: Path = APP
+    program: str = ""
+    """Python text the nodes run in the place of the command, its arguments behind it."""
+
     def __init__(self, servers: EmbeddedServers, name: str, directory: Path, etcd: Etcd, client: Client) -> None:
         self.servers = servers
         self.name = name
@@ -158,9 +199,13 @@ class Cluster:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    def start(self, name: str, *options: str, etcd: str = "") -> Node:
-        """Start a node, not waiting for it; also one whose name an earlier process had. ``etcd``: its way there."""
-        node = self.nodes[name] = Node(self.directory, name, self.servers, self.name, *options, etcd=etcd)
+    def start(self, name: str, *options: str, etcd: str = "", nats: str = "") -> Node:
+        """Start a node, not waiting for it; also one whose name an earlier process had. ``etcd`` and ``nats``: its ways
+        there, in the place of the servers' addresses."""
+        ways = {"etcd": etcd, "nats": nats}
+        node = self.nodes[name] = Node(self.directory, name, self.servers, self.name, *options, **ways, app=self.app)
+        if self.program:
+            node._command = [sys.executable, "-c", self.program, *node._command[len(WIPPY) :]]
         return self._stack.enter_context(node)
 
     async def start_all(self, names: Iterable[str], *options: str) -> None:
@@ -184,7 +229,7 @@ class Cluster:
         return node, pid
 
     async def services(self, node: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = await self.client.ask(node, "services", timeout=2.0)
+        rows: list[dict[str, Any]] = (await self.client.ask(node, "services", timeout=2.0))["items"]
         return [row for row in rows if row["node"] == node]
 
     async def works(self, *, without: str = "", within: float = 15.0) -> tuple[str, str]:
@@ -215,7 +260,6 @@ async def chaos_cluster(servers: EmbeddedServers, name: str, directory: Path) ->
         async with Cluster(servers, name, directory, etcd, client) as cluster:
             try:
                 yield cluster
-            except BaseException:
+            finally:  # shown when the test failed, of which a fixture is not told
                 for node in cluster.nodes.values():
                     print(f"---- {node.name}\n{node.err[-6000:]}")
-                raise

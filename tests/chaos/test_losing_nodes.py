@@ -72,7 +72,7 @@ async def test_a_frozen_node_comes_back_as_a_new_registration_and_owns_nothing_o
     watcher = await cluster.reaches(frozen)
     former = await cluster.members()
 
-    node.signal(signal.SIGSTOP)
+    await node.freeze()
     stopped_at = time.monotonic()
     found, _ = await cluster.works(without=frozen, within=LEASE_TTL + 3)
     assert found != frozen

@@ -1,8 +1,16 @@
 local store = require("store")
 local time = require("time")
 
+--- Takes the name "owner", once the one before it has lost it.
+local function register()
+    while not process.registry.register("owner", process.pid(), process.registry.CONSISTENT) do
+        time.sleep("50ms")
+    end
+end
+
 --- Writes {pid, n} under "owner" every 20 ms. Once a write is refused, this process owns nothing any more.
 local function main()
+    coroutine.spawn(register)
     local shared = assert(store.get("app:shared"))
     local inbox, signals = process.inbox(), process.events()
     local n = 0
