@@ -100,6 +100,8 @@ class Subscription:
     connection: Connection
     subject: str
     handler: Handler
+    waiting: int = 0
+    """What arrives is handed over at once."""
 
     async def close(self) -> None:
         self.network.detach(self)

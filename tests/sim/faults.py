@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cluster.etcd import Delete
 from tests.sim.machine import KEYS, Life
+from tests.sim.mishaps import Mishaps
 
 if TYPE_CHECKING:
     from tests.sim.simulation import Simulation
@@ -47,10 +48,10 @@ class Faults:
     def __init__(self, sim: Simulation, until: float) -> None:
         self.sim = sim
         self.until = until
-        self._random = sim.world.random
+        self.random = sim.world.random
         self._undo: list[Callable[[], None]] = []
         long = sim.long
-        self._gap = self._random.choice((2.5, 5.0) if long else (0.4, 1.0, 2.5))
+        self._gap = self.random.choice((2.5, 5.0) if long else (0.4, 1.0, 2.5))
         self._lasting = (0.3, 4.0, 9.0, 14.0) if long else (0.05, 0.3, 1.0, 2.5, 4.0, 7.0)
         everything = [
             self._storm,
@@ -59,7 +60,7 @@ class Faults:
             self._break_connection,
             self._flap,
             self._lose_store,
-            self._store_down,
+            self.store_down,
             self._lose_answers,
             self._stop,
             self._hang,
@@ -71,23 +72,33 @@ class Faults:
             self._terminate_holder,
             self._stumble,
         ]
+        mishaps = Mishaps(self)
+        everything += mishaps.everywhere
+        if sim.workload.serves:
+            everything += mishaps.of_services
         if long:
             everything = [self._partition, self._half_partition, self._break_connection, self._lose_store, self._stop]
-        count = self._random.choice([count for count in (1, 2, 4, 8, 17) if count <= len(everything)])
-        self._kinds = self._random.sample(everything, count)
-        sim.world.after(self._random.uniform(0.5, 2.0), self._next)
+        count = self.random.choice([count for count in (1, 2, 4, 8, 18) if count <= len(everything)])
+        self._kinds = self.random.sample(everything, count)
+        if sim.theme == "lease":
+            self._kinds = [self._lose_store, self.store_down, self._lose_answers, self._stop, *mishaps.everywhere]
+            self._gap, self._lasting = 1.0, (0.3, 2.5, 4.5, 7.0)
+        elif sim.theme == "hangs":
+            self._kinds = [self._hang, *mishaps.of_services, *mishaps.hanging]
+            self._gap, self._lasting = 1.5, (0.3, 2.5, 7.0)
+        sim.world.after(self.random.uniform(0.5, 2.0), self._next)
         sim.world.after(until, self.heal)
 
     def _next(self) -> None:
         if self.sim.world.now < self.until:
-            self._random.choice(self._kinds)()
-            self.sim.world.after(self._random.expovariate(1 / self._gap), self._next)
+            self.random.choice(self._kinds)()
+            self.sim.world.after(self.random.expovariate(1 / self._gap), self._next)
 
     def heal(self) -> None:
         for undo in self._undo:
             undo()
 
-    def _for_a_while(self, undo: Callable[[], None], *seconds: float) -> None:
+    def for_a_while(self, undo: Callable[[], None], *seconds: float) -> None:
         """Undo it later, or when the faults end; once."""
         done = False
 
@@ -98,9 +109,9 @@ class Faults:
                 undo()
 
         self._undo.append(once)
-        self.sim.world.after(self._random.choice(seconds or self._lasting), once)
+        self.sim.world.after(self.random.choice(seconds or self._lasting), once)
 
-    def _begin(self, *nodes: str) -> Callable[[], None]:
+    def begin(self, *nodes: str) -> Callable[[], None]:
         """Note the trouble; returns what ends it."""
         world = self.sim.world
         span = self.sim.trouble.begin(world.now, *nodes)
@@ -110,49 +121,49 @@ class Faults:
 
         return end
 
-    def _note(self, what: str, *details: object) -> None:
+    def note(self, what: str, *details: object) -> None:
         self.sim.world.note("faults", what, *details)
 
-    def _node(self) -> str:
-        return self._random.choice(list(self.sim.machines))
+    def node(self) -> str:
+        return self.random.choice(list(self.sim.machines))
 
-    def _pair(self) -> tuple[str, str]:
-        a, b = self._random.sample(list(self.sim.machines), 2)
+    def pair(self) -> tuple[str, str]:
+        a, b = self.random.sample(list(self.sim.machines), 2)
         return a, b
 
-    def _life(self) -> Life | None:
+    def life(self) -> Life | None:
         """A process that can be harmed now."""
-        life = self.sim.machines[self._node()].life
+        life = self.sim.machines[self.node()].life
         return life if life.ready and life.stopped_at is None and not life.leaving else None
 
     # -- the network
 
     def _storm(self) -> None:
-        a, b = self._pair()
-        self._note("storm", a, b)
-        end = self._begin(a, b)
+        a, b = self.pair()
+        self.note("storm", a, b)
+        end = self.begin(a, b)
         ways = [self.sim.network.weather(a, b), self.sim.network.weather(b, a)]
         for way in ways:
-            way.loss = self._random.choice((0.1, 0.5))
+            way.loss = self.random.choice((0.1, 0.5))
 
         def undo() -> None:
             end()
             for way in ways:
                 way.loss = 0.0
 
-        self._for_a_while(undo, 0.3, 2.0, 4.0)
+        self.for_a_while(undo, 0.3, 2.0, 4.0)
 
     def _partition(self) -> None:
-        a, b = self._pair()
+        a, b = self.pair()
         self._cut(a, b, both=True)
 
     def _half_partition(self) -> None:
-        a, b = self._pair()
+        a, b = self.pair()
         self._cut(a, b, both=False)
 
     def _cut(self, a: str, b: str, both: bool) -> None:
-        self._note("partition", a, b, both)
-        end = self._begin(a, b)
+        self.note("partition", a, b, both)
+        end = self.begin(a, b)
         ways = [self.sim.network.weather(a, b), self.sim.network.weather(b, a)][: 2 if both else 1]
         for way in ways:
             way.cut += 1
@@ -162,14 +173,14 @@ class Faults:
             for way in ways:
                 way.cut -= 1
 
-        self._for_a_while(undo)
+        self.for_a_while(undo)
 
     def _break_connection(self) -> None:
-        life = self._life()
+        life = self.life()
         if life is None or not life.connection.connected:
             return
-        self._note("disconnected", life.label)
-        end = self._begin(life.name)
+        self.note("disconnected", life.label)
+        end = self.begin(life.name)
         life.connection.break_off()
 
         def undo() -> None:
@@ -177,13 +188,13 @@ class Faults:
             if life.alive:
                 life.connection.come_back()
 
-        self._for_a_while(undo)
+        self.for_a_while(undo)
 
     def _flap(self) -> None:
-        life = self._life()
+        life = self.life()
         if life is None or not life.connection.connected:
             return
-        end = self._begin(life.name)
+        end = self.begin(life.name)
         life.connection.break_off()
 
         def undo() -> None:
@@ -191,63 +202,63 @@ class Faults:
             if life.alive:
                 life.connection.come_back()
 
-        self._for_a_while(undo, 0.001, 0.01, 0.1)
+        self.for_a_while(undo, 0.001, 0.01, 0.1)
 
     def _slow(self) -> None:
-        life = self._life()
+        life = self.life()
         if life is None:
             return
-        self._note("slow", life.label)
-        end = self._begin(life.name)
-        life.connection.set_rate(self._random.choice((4_000.0, 20_000.0)))
+        self.note("slow", life.label)
+        end = self.begin(life.name)
+        life.connection.set_rate(self.random.choice((4_000.0, 20_000.0)))
 
         def undo() -> None:
             end()
             life.connection.set_rate(float("inf"))
 
-        self._for_a_while(undo)
+        self.for_a_while(undo)
 
     # -- the store
 
     def _lose_store(self) -> None:
-        node = self._node()
+        node = self.node()
         if node in self.sim.store.unreachable:
             return
-        self._note("store unreachable", node)
-        end = self._begin(node, "store")
+        self.note("store unreachable", node)
+        end = self.begin(node, "store")
         self.sim.store.unreachable.add(node)
 
         def undo() -> None:
             end()
             self.sim.store.unreachable.discard(node)
 
-        self._for_a_while(undo)
+        self.for_a_while(undo)
 
-    def _store_down(self) -> None:
+    def store_down(self) -> None:
         if self.sim.store.down:
             return
-        self._note("store down")
-        end = self._begin("store")
+        self.note("store down")
+        end = self.begin("store")
         self.sim.store.down = True
 
         def undo() -> None:
             end()
             self.sim.store.restart()
 
-        self._for_a_while(undo)
+        self.for_a_while(undo)
 
     def _lose_answers(self) -> None:
-        end = self._begin("store")
-        self.sim.store.lost_answers = self._random.choice((0.1, 0.5))
+        end = self.begin("store")
+        self.sim.store.lost_answers = self.random.choice((0.1, 0.5))
 
         def undo() -> None:
             end()
             self.sim.store.lost_answers = 0.0
 
-        self._for_a_while(undo)
+        self.for_a_while(undo)
 
     def _forget_history(self) -> None:
-        life = self._life()
+        life = self.life()
         if life is not None:
             life.watch.forget = True
             life.watch.later()
@@ -261,59 +272,67 @@ class Faults:
         self._halt(keeper_too=False)
 
     def _halt(self, keeper_too: bool) -> None:
-        life = self._life()
+        life = self.life()
         if life is None:
             return
-        end = self._begin(life.name)
+        end = self.begin(life.name)
         life.stop(keeper_too)
 
         def undo() -> None:
             end()
             life.go_on()
 
-        self._for_a_while(undo)
+        self.for_a_while(undo)
 
     def _kill(self) -> None:
-        life = self._life()
+        life = self.life()
         if life is not None:
             life.end("killed")
 
     def _leave(self) -> None:
-        life = self._life()
+        life = self.life()
         if life is not None:
             life.leave()
 
     def _unregister(self) -> None:
         """Somebody deletes the key of a node, or its registration never was: the lease goes on."""
-        node = self._node()
+        node = self.node()
         self._delete_registration(node)
-        if self._random.random() < 0.5:
-            self.sim.world.after(self._random.uniform(0.0, 0.08), lambda: self._delete_registration(node))
+        if self.random.random() < 0.5:
+            self.sim.world.after(self.random.uniform(0.0, 0.08), lambda: self._delete_registration(node))
 
     def _delete_registration(self, node: str) -> None:
         if KEYS.node(node) in self.sim.store.kvs:
-            self._note("unregistered", node)
+            self.note("unregistered", node)
             self.sim.store.transact([], [Delete(KEYS.node(node))], ())
 
     def _stumble(self) -> None:
         """A node has to register again and loses its connection while it does."""
-        life = self._life()
+        life = self.life()
         if life is None or not life.connection.connected or KEYS.node(life.name) not in self.sim.store.kvs:
             return
-        self._note("stumbles", life.label)
-        end = self._begin(life.name)
+        self.note("stumbles", life.label)
+        end = self.begin(life.name)
         self.sim.store.transact([], [Delete(KEYS.node(life.name))], ())
-        self.sim.world.after(self._random.uniform(0.0, 0.06), life.connection.break_off)
+        is_over = False
+
+        def break_off() -> None:
+            if not is_over:
+                life.connection.break_off()
+
+        self.sim.world.after(self.random.uniform(0.0, 0.06), break_off)
 
         def undo() -> None:
+            nonlocal is_over
+            is_over = True
             end()
             if life.alive:
                 life.connection.come_back()
 
-        self._for_a_while(undo, 0.1, 0.3)
+        self.for_a_while(undo, 0.1, 0.3)
 
     def _terminate_holder(self) -> None:
-        life = self._life()
+        life = self.life()
         if life is not None:
             holders = list(life.locks.holders)
             if holders:

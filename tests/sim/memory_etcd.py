@@ -190,10 +190,13 @@ class MemoryEtcd:
         responses = [self._one(operation, now, events) for operation in operations]
         if events:
             self.revision = now
-            self._past[now] = dict(self.kvs)
+            self._remember(now)
             for watch in self._watches:
                 watch.take(Batch(now, events))
         return responses
+
+    def _remember(self, revision: int) -> None:
+        self._past[revision] = dict(self.kvs)
 
     def _one(self, operation: Put | Delete | Get, now: int, events: list[KeyEvent]) -> Any:
         match operation:

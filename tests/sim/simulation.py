@@ -5,41 +5,47 @@ looks at the clock) are shorter here; nothing else of the product is changed.
 
     python -m tests.sim.simulation SEED       this seed alone, with its trace
     python -m tests.sim.simulation SEED COUNT that many seeds from there on
+    python -m tests.sim.simulation SEED COUNT THEME all of one theme
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Any
-from unittest.mock import patch
 
-import cluster.handlers
+import cluster.fencing
 import cluster.link
 import cluster.links
 import cluster.locks
-import cluster.members
-import cluster.names
-import cluster.pursuit
-import cluster.tasks
-import node.lockholders
-import node.ownership
-import node.router
+import node.replica
+import node.replicas
 from tests.sim.bus import Network
+from tests.sim.by_name import ByName
 from tests.sim.checker import Checker
 from tests.sim.faults import Faults, Trouble
+from tests.sim.holders import Holders
+from tests.sim.keeper import KEEPER_TICK, BootClock, client_of
 from tests.sim.machine import Machine
+from tests.sim.owned_checker import OwnedChecker
+from tests.sim.pack import Pack
+from tests.sim.programs import Programs
+from tests.sim.services import Services
 from tests.sim.store import Store
 from tests.sim.workload import Workload
-from tests.sim.world import Violation, World
+from tests.sim.world import ProcessLoop, Violation, World
 
 NAMES = ("a", "b", "c", "d")
+LAST = 15
+"""Events shown of a run that failed."""
+THEMES = (*("links",) * 8, *("names",) * 4, *("services",) * 4, "lease", "lease", "hangs", "programs")
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Times:
     settle: float = 9.0
     proof: float = 3.5
     quiet: float = 1.0
+    kill_deadline: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -73,19 +80,27 @@ class Outcome:
 class Simulation:
     """A cluster of machines in one world."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, theme: str = "") -> None:
         self.world = World(seed)
-        random = self.world.random
+        dice = self.world.random
+        self.theme = theme or self.world.pick(THEMES)
         self.times = Times()
-        self.network = Network(self.world, unruly=random.random() < 0.5)
+        self.network = Network(self.world, unruly=dice.random() < 0.5)
         self.store = Store(self.world)
         self.trouble = Trouble()
-        self.long = random.random() < 0.2
+        self.long = dice.random() < 0.2 or self.theme == "hangs"
         """Few faults that last, rather than many."""
         self.machines: dict[str, Machine] = {}
         self.checker = Checker(self)
+        self.by_name = ByName(self)
+        self.owned = OwnedChecker(self)
+        self.store.on_lease_end, self.store.on_delete = self.owned.lease_ends, self.owned.key_goes
+        self.services = Services(self)
+        self.holders = Holders(self)
+        self.pack = Pack(self)
+        self.programs = Programs(self)
         self.workload = Workload(self)
-        for name in NAMES[: random.choice((2, 2, 2, 2, 3, 3, 4))]:
+        for name in NAMES[: dice.choice((2, 2, 2, 2, 3, 3, 4))]:
             self.machines[name] = Machine(self, name)
 
     def run(self) -> Outcome:
@@ -96,13 +111,19 @@ class Simulation:
             at = faults + times.settle
             world.run(faults)
             self.workload.calm = True
+            self.services.calm()
             world.run(at)
             world.note("checker", "proof")
             world.run(at + times.proof)
             self.checker.alive_again(at)
+            self.owned.placed()
             self.workload.sending = False
             world.run(at + times.proof + times.quiet)
             self.checker.quiet()
+            self.holders.quiet()
+            self.pack.quiet()
+            self.programs.quiet()
+            self.by_name.quiet()
         finally:
             world.close()
         return self._outcome()
@@ -144,50 +165,65 @@ class _Clock:
     def monotonic() -> float:
         return asyncio.get_running_loop().time()
 
+    @staticmethod
+    def time() -> float:
+        running = asyncio.get_running_loop()
+        assert isinstance(running, ProcessLoop)
+        return running.clocks.wall()
+
 
 @contextmanager
 def staged(seed: int) -> Iterator[None]:
-    """The product's modules as a run needs them."""
-    random, times, silent = Random(seed), Times(), _Silent()
-    with ExitStack() as stack:
-        logging = (
-            cluster.handlers,
-            cluster.links,
-            cluster.locks,
-            cluster.members,
-            cluster.names,
-            cluster.pursuit,
-            cluster.tasks,
-            node.lockholders,
-            node.ownership,
-            node.router,
-        )
-        for module in logging:
-            stack.enter_context(patch.object(module, "log", silent))
-        for module in (cluster.locks, cluster.names, node.ownership):
-            stack.enter_context(patch.object(module, "time", _Clock))
-        stack.enter_context(patch.object(cluster.locks.secrets, "token_hex", lambda n: f"{random.getrandbits(64):x}"))
-        stack.enter_context(patch.object(cluster.link, "PROBE_EVERY", times.probe_every))
-        stack.enter_context(patch.object(cluster.links, "HOUSEKEEPING", 0.25))
+    """The product's modules as a run needs them: their log, their clock and their dice are those of the run."""
+    dice, times = Random(seed), Times()
+    changes: list[tuple[Any, str, Any]] = [
+        (cluster.locks.secrets, "token_hex", lambda n: f"{dice.getrandbits(64):x}"),
+        (node.replica, "KILL_DEADLINE", times.kill_deadline),
+        (node.replicas, "KILL_DEADLINE", times.kill_deadline),
+        (cluster.link, "PROBE_EVERY", times.probe_every),
+        (cluster.links, "HOUSEKEEPING", 0.25),
+        (cluster.fencing, "BootClock", BootClock),
+        (cluster.fencing, "Etcd", client_of),
+        (cluster.fencing, "_TICK_SECONDS", KEEPER_TICK),
+    ]
+    own = {"log": _Silent(), "time": _Clock, "random": dice}
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("cluster.", "node.")) and not name.startswith("node.host."):  # its threads are real
+            for attribute, new in own.items():
+                if attribute in vars(module) and (attribute == "log" or vars(module)[attribute] in (time, random)):
+                    changes.append((module, attribute, new))
+    before = [(place, attribute, getattr(place, attribute)) for place, attribute, _ in changes]
+    for place, attribute, new in changes:
+        setattr(place, attribute, new)
+    try:
         yield
+    finally:
+        for place, attribute, old in before:
+            setattr(place, attribute, old)
 
 
-def run(seed: int) -> Outcome:
+def run(seed: int, theme: str = "") -> Outcome:
     """Raises Violation; its message says how to run this seed alone."""
     with staged(seed):
-        simulation = Simulation(seed)
+        simulation = Simulation(seed, theme)
         try:
             return simulation.run()
         except Violation as violation:
             what = simulation.world.first or violation
-            again = f"python -m tests.sim.simulation {seed}"
-            raise Violation(f"seed {seed} at {simulation.world.now:.3f} s: {what}\nalone: {again}") from violation
+            raise Violation(_told(simulation, what, seed, theme)) from violation
 
 
-def show(seed: int) -> bool:
+def _told(simulation: Simulation, what: object, seed: int, theme: str) -> str:
+    """The seed, what was violated, and the last that happened before."""
+    last = "\n".join("  " + " ".join(map(str, entry)) for entry in simulation.world.trace[-LAST:])
+    again = f"python -m tests.sim.simulation {seed} 1 {theme}".rstrip()
+    return f"seed {seed} ({simulation.theme}) at {simulation.world.now:.3f} s: {what}\nalone: {again}\n{last}"
+
+
+def show(seed: int, theme: str = "") -> bool:
     """Print the trace of one seed; whether it held."""
     with staged(seed):
-        simulation = Simulation(seed)
+        simulation = Simulation(seed, theme)
         try:
             print(simulation.run())
             return True
@@ -198,19 +234,19 @@ def show(seed: int) -> bool:
             return False
 
 
-def main(first: int, count: int) -> int:
+def main(first: int, count: int = 1, theme: str = "") -> int:
     if count == 1:
-        return 0 if show(first) else 1
-    begun, bad = time.monotonic(), 0
+        return 0 if show(first, theme) else 1
+    begun, bad = time.process_time(), 0
     for seed in range(first, first + count):
         try:
-            run(seed)
+            run(seed, theme)
         except Violation as violation:
             bad += 1
             print(violation)
-    print(f"{count} seeds, {bad} violations, {count / (time.monotonic() - begun):.1f} seeds/s")
+    print(f"{count} seeds, {bad} violations, {count / (time.process_time() - begun):.1f} seeds per CPU second")
     return 1 if bad else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1))
+    sys.exit(main(int(sys.argv[1]), *map(int, sys.argv[2:3]), *sys.argv[3:4]))

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, Self
 
 from cluster.errors import CallTimeout, OutcomeUnknown, Unavailable
 from cluster.etcd import Batch, Compare, Delete, Get, KeyEvent, KeyValue, Lease, LeaseGone, Put, TxnResult
@@ -31,6 +32,10 @@ class Store(MemoryEtcd):
         self.unreachable: set[str] = set()
         self.lost_answers = 0.0
         self.until: dict[int, float] = {}
+        self.on_lease_end: Callable[[int], None] = lambda lease: None
+        """Called before the keys of a lease go."""
+        self.on_delete: Callable[[KeyValue], None] = lambda kv: None
+        """Called before a key goes that somebody deletes."""
         self._ttl: dict[int, float] = {}
         world.after(0.3, self._expire)
 
@@ -62,6 +67,11 @@ class Store(MemoryEtcd):
         for lease in self.leases:
             self.until[lease] = self.world.now + self._ttl[lease]
 
+    def expire(self, lease: int) -> bool:
+        if lease in self.leases:
+            self.on_lease_end(lease)
+        return super().expire(lease)
+
     def _expire(self) -> None:
         if not self.down:
             for lease in sorted(self.leases):
@@ -70,10 +80,16 @@ class Store(MemoryEtcd):
                     self.expire(lease)
         self.world.after(self.world.pick([0.1, 0.5]), self._expire)
 
+    def _remember(self, revision: int) -> None:
+        """Nobody asks here for what was."""
+
     def transact(
         self, compares: Sequence[Compare], success: Sequence[Put | Delete | Get], failure: Sequence[Any]
     ) -> TxnResult:
         if all(self._holds(compare) for compare in compares):
+            for operation in success:
+                if isinstance(operation, Delete) and operation.key in self.kvs:
+                    self.on_delete(self.kvs[operation.key])
             responses = self._apply(success)
             return TxnResult(True, self.revision, responses)
         return TxnResult(False, self.revision, [self._one(operation, 0, []) for operation in failure])
@@ -101,12 +117,33 @@ class Client:
             raise Unavailable(str(error)) from None
         return found
 
+    async def put(self, key: str, value: bytes, lease: int = 0, *, repeatable: bool = False) -> int:
+        return (await self.txn([], [Put(key, value, lease)])).revision
+
+    async def delete(self, key: str, *, repeatable: bool = False) -> bool:
+        return (await self.txn([], [Delete(key)])).responses == [1]
+
     async def grant(self, ttl_seconds: int) -> Lease:
         try:
             lease: int = await self._ask(lambda: self._store.new_lease(float(ttl_seconds)))
         except OutcomeUnknown as error:  # a lease nobody knows of ends by itself
             raise Unavailable(str(error)) from None
         return Lease(lease, ttl_seconds)
+
+    async def keep_alive(self, lease: int, timeout: timedelta, on_send: Callable[[], None]) -> float:
+        """As the keeper asks: ``on_send`` is called when the request leaves."""
+        on_send()
+        try:
+            ttl: float = await self._ask(lambda: self._store.keep_alive(lease))
+        except OutcomeUnknown as error:
+            raise Unavailable(str(error)) from None
+        return ttl
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        pass
 
     async def revoke(self, lease: int) -> bool:
         revoked: bool = await self._ask(lambda: self._store.expire(lease))
@@ -220,16 +257,25 @@ class Watch:
                 self._known.pop(event.kv.key, None)
             else:
                 self._known[event.kv.key] = event.kv.mod_revision
-        for prefix, handler in self._subscribers:
-            events = [event for event in batch.events if event.kv.key.startswith(prefix)]
-            if events or batch.relist:
-                handler(Batch(batch.revision, events, batch.relist))
+        if len(batch.events) == 1 and not batch.relist:
+            key = batch.events[0].kv.key
+            for prefix, handler in self._subscribers:
+                if key.startswith(prefix):
+                    handler(batch)
+        else:
+            self._hand_out_parts(batch)
         self.applied = batch.revision
         reached = [waiter for revision, waiter in self._waiting if revision <= self.applied]
         self._waiting = [(revision, waiter) for revision, waiter in self._waiting if revision > self.applied]
         for waiter in reached:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _hand_out_parts(self, batch: Batch) -> None:
+        for prefix, handler in self._subscribers:
+            events = [event for event in batch.events if event.kv.key.startswith(prefix)]
+            if events or batch.relist:
+                handler(Batch(batch.revision, events, batch.relist))
 
     async def reached(self, revision: int, timeout: float = 5.0) -> None:
         if self.applied >= revision:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgpack
 
 from cluster import frame as wire
 from cluster.envelope import Envelope, Kind, Status
+from cluster.etcd import Compare, Put
 from cluster.frame import Frame
 from cluster.link import Action, Closed, Deliver, LinkCore, Publish
 from cluster.links import Links
 from cluster.members import Member, MemberChange, NodeState
+from cluster.names import Names, Scope
+from cluster.tasks import Tasks
 from tests.sim.bus import Connection, Network
-from tests.sim.machine import SUBJECTS
-from tests.sim.world import ProcessLoop, World
+from tests.sim.machine import KEYS, SUBJECTS
+from tests.sim.store import Client, Store, Watch
+from tests.sim.world import Clocks, ProcessLoop, World
 
 A_EPOCH, B_EPOCH = 10, 20
 
@@ -84,7 +90,7 @@ class OnePeer:
 def test_what_a_node_takes_while_it_opens_its_links_it_can_answer() -> None:
     """Frames come as soon as the server has the subscription, before this node knows that it has."""
     world = World(1)
-    loop = ProcessLoop(world, 0.0)
+    loop = ProcessLoop(world, Clocks(world))
     network = Network(world, unruly=False)
     links = Links(Connection(network, "a", loop), OnePeer(), SUBJECTS, "a", clock=loop.time)  # type: ignore[arg-type]
     answers: list[str] = []
@@ -117,6 +123,38 @@ def test_what_a_node_takes_while_it_opens_its_links_it_can_answer() -> None:
     try:
         loop.execute(lambda: loop.create_task(begin()))
         world.run(1.0)
+    finally:
+        world.close()
+    assert ended
+
+
+def test_a_name_whose_key_comes_to_the_store_too_late_is_freed() -> None:
+    """A try to create it was given up; another succeeded, and its process gave the name back before the first came."""
+    world = World(1)
+    loop = ProcessLoop(world, Clocks(world))
+    store = Store(world)
+    client, watch = Client(store, "a", loop), Watch(store, "a", loop)
+    pid, key = "{a@x|1-1}", "/wippy/sim/names/x"
+
+    async def nobody_else(revision: int, timeout: float) -> None:
+        """There is no other node."""
+
+    async def story() -> None:
+        lease = await client.grant(30)
+        names = Names(client, watch, KEYS, "a", Tasks("test"), lambda: lease.id, nobody_else)  # type: ignore[arg-type]
+        watch.start()
+        await names.register("x", pid, Scope.STRONG, lease.id)
+        assert await names.unregister("x", pid, Scope.STRONG)
+        store.transact([Compare.absent(key)], [Put(key, f"{pid} STRONG".encode(), lease.id)], ())
+        assert key in store.kvs
+        await asyncio.sleep(1.0)
+        assert key not in store.kvs
+        ended.append(True)
+
+    ended: list[bool] = []
+    try:
+        loop.execute(lambda: loop.create_task(story()))
+        world.run(5.0)
     finally:
         world.close()
     assert ended

@@ -20,6 +20,12 @@ from tests.sim.world import Violation
 SEEDS = 2000
 CHUNK = 50
 WORKERS = min(4, os.cpu_count() or 1)
+HAPPENS = (
+    *("messages", "lost", "answers", "fired", "acts", "writes", "by_name", "closes", "strong", "broadcasts"),
+    *("successions", "hung", "born", "requests", "canceled"),
+)
+SAME = ("links", "names", "services", "lease", "hangs")
+"""Themes whose runs are decided to the last event. The tables of the kernel in Lua have no order a seed decides."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -56,15 +62,15 @@ def test_thousands_of_seeds_hold() -> None:
         **counts,
     }
     print(json.dumps(figures))
-    assert all(counts[what] for what in ("messages", "lost", "answers", "fired", "acts", "writes", "by_name", "closes"))
+    assert all(counts[what] for what in HAPPENS)
 
 
 def test_the_same_seed_is_the_same_run() -> None:
     """Also in another process, whose sets are in another order."""
-    seeds = [1, 2, 3, 4, 5, 6]
-    code = f"from tests.sim.simulation import run\nprint(*[run(seed).digest for seed in {seeds}])"
+    runs = [(seed, theme) for theme in SAME for seed in (1, 2)]
+    code = f"from tests.sim.simulation import run\nprint(*[run(*one).digest for one in {runs}])"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     other = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=100
     )
-    assert [run(seed).digest for seed in seeds] == other.stdout.split()
+    assert [run(*one).digest for one in runs] == other.stdout.split()

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from cluster.envelope import Envelope, Kind, Status
+from cluster.envelope import Envelope, Kind, Status, error_map
 from cluster.pid import VM_SLOTS, Pid, node_of
+from tests.sim.by_name import BY_NAME, Names
+from tests.sim.pack import TO_GROUP
 
 if TYPE_CHECKING:
     from tests.sim.machine import Life
@@ -24,7 +26,10 @@ HOST = "app:processes"
 STREAM = b"stream"
 """The topic of messages whose order and loss are checked."""
 MESSAGE, REPLY, MONITOR, EXIT = int(Kind.MESSAGE), int(Kind.REPLY), int(Kind.MONITOR), int(Kind.EXIT)
-CANCEL, TERMINATE = int(Kind.CANCEL), int(Kind.TERMINATE)
+RETURN = int(Kind.RETURN)
+CANCEL, TERMINATE, SPAWN = int(Kind.CANCEL), int(Kind.TERMINATE), int(Kind.SPAWN)
+ACTS = frozenset({MESSAGE, SPAWN, int(Kind.CALL), CANCEL, TERMINATE})
+"""Items by which a process acts on others, as ``node.hosts`` has them."""
 
 
 @dataclass(eq=False)
@@ -34,6 +39,12 @@ class Process:
     pid: bytes
     alive: bool = True
     dying: bool = False
+    obeys: bool = True
+    """Whether it ends when it is cancelled."""
+    of_service: bool = False
+    keeper: int = 0
+    """The counter of the port that started it."""
+    born_at: float = 0.0
     watchers: dict[bytes, None] = field(default_factory=dict)
     watching: dict[bytes, Callable[[str], None]] = field(default_factory=dict)
 
@@ -66,6 +77,13 @@ class Vm:
         self.processes: dict[bytes, Process] = {}
         self.asked: dict[int, Asked] = {}
         self.congested: dict[str, asyncio.Event] = {}
+        self.names = Names(life)
+        self.wedged = False
+        self.whose_turn: Process | None = None
+        """Whose step hangs."""
+        self.wedged_at = 0.0
+        self._is_steady = asyncio.Event()
+        self._is_steady.set()
 
     # -- processes
 
@@ -82,9 +100,13 @@ class Vm:
             delay = self._world.pick((0.0, 0.001, 0.15))
             asyncio.get_running_loop().call_later(delay, self.end, process)
 
-    def end(self, process: Process) -> None:
-        """The process is gone: whoever watches it is told, after all it has sent."""
+    def end(self, process: Process, error: str | None = None) -> None:
+        """The process is gone: whoever watches it is told, after all it has sent. Not while another step runs."""
         if not process.alive:
+            return
+        if self.wedged:
+            process.dying = True
+            self._life.tasks.start(self._end_later(process, error), "end")
             return
         process.alive = False
         del self.processes[process.pid]
@@ -94,23 +116,51 @@ class Vm:
             if there is not None:
                 self._fire(there, process.pid, "exit")
             else:
-                self.put([EXIT, watcher, process.pid, 0, 1, None, None])
+                problem = None if error is None else error_map("Internal", error)
+                self.put([EXIT, watcher, process.pid, 0, 1, None, problem])
         for watched in process.watching:
             self.put([int(Kind.UNMONITOR), watched, process.pid, 0])
         self._life.process_ended(process.pid)
+
+    async def _end_later(self, process: Process, error: str | None) -> None:
+        await self.steady()
+        self.end(process, error)
+
+    def of_services(self) -> list[bytes]:
+        return [pid for pid, process in self.processes.items() if process.of_service and not process.dying]
+
+    def wedge(self, seconds: float, by: Process | None = None) -> None:
+        """The step that begins now goes on for so long: nobody else in this VM runs, and nothing ends."""
+        if not self.wedged:
+            self._world.note(self._life.label, "step hangs", seconds)
+            self.wedged = True
+            self.whose_turn, self.wedged_at = by, self._world.now
+            self._is_steady.clear()
+            self._life.keeper.step_began(self.slot)
+            asyncio.get_running_loop().call_later(seconds, self._step_ends)
+
+    def _step_ends(self) -> None:
+        self._world.note(self._life.label, "step ends")
+        self.wedged = False
+        self._life.keeper.step_ended(self.slot)
+        self._is_steady.set()
+        if self._busy:
+            self._later()
+
+    async def steady(self) -> None:
+        """Wait until no step hangs."""
+        while self.wedged:
+            await self._is_steady.wait()
 
     def end_all(self) -> None:
         for process in list(self.processes.values()):
             self.end(process)
 
-    def name_revoked(self, pid: bytes) -> None:
-        """CANCEL: the process lives on without it."""
-
     def put(self, envelope: Envelope) -> bool:
         """Something leaves the VM; whether it was taken."""
         sender = envelope[2]
-        holders = self._life.holders
-        if sender in holders.guarded and not holders.may_act(sender):
+        owners = self._life.owners
+        if envelope[0] in ACTS and sender in owners.guarded and not owners.may_act(sender):
             return False
         letters = self._life.dead_letters
         before = letters.refused
@@ -141,6 +191,8 @@ class Vm:
                 checker.delivered_by_name(self._life, item)
             elif item[4] == STREAM:
                 checker.arrived(self._life, item)
+            elif item[4] == TO_GROUP:
+                self._life.sim.pack.arrived(self._life, item)
         elif item[0] == EXIT:
             checker.exit_arrived(self._life, item[2])
         self._queue.append(item)
@@ -153,6 +205,8 @@ class Vm:
         asyncio.get_running_loop().call_later(delay, self._turn)
 
     def _turn(self) -> None:
+        if self.wedged:
+            return  # it goes on when the step ends
         queue, self._queue = self._queue, deque()
         for item in queue:
             self._handle(item)
@@ -168,6 +222,10 @@ class Vm:
             self._node_gone(item[1])
         elif kind == 37:
             self._congestion(item[1].decode(), item[2])
+        elif kind == RETURN:
+            self.names.returned(item)
+        elif kind == SPAWN:
+            asyncio.get_running_loop().call_later(self._world.pick((0.0, 0.004, 0.2)), self._spawn_asked, item)
         elif kind < 32:
             process = self.processes.get(item[1])
             if process is None:
@@ -176,7 +234,9 @@ class Vm:
                 self._for_process(kind, process, item)
 
     def _for_process(self, kind: int, process: Process, item: Envelope) -> None:
-        if kind == MONITOR:
+        if kind == MESSAGE and item[4] == BY_NAME:
+            self._life.sim.by_name.arrived(self._life, item)
+        elif kind == MONITOR:
             process.watchers[item[2]] = None
         elif kind == EXIT:
             self._fire(process, item[2], "exit")
@@ -184,8 +244,30 @@ class Vm:
             process.watchers.pop(item[2], None)
         elif kind == TERMINATE:
             self.kill(process)
+        elif kind == CANCEL and process.of_service and process.obeys:
+            delay = self._world.pick((0.0, 0.05, 0.5, 1.0))
+            asyncio.get_running_loop().call_later(delay, self.end, process)
         if item[3]:
             self.put([REPLY, item[2], process.pid, item[3], int(Status.OK), True])
+
+    def _spawn_asked(self, item: Envelope) -> None:
+        """A service is to begin; its code had to be fetched, perhaps."""
+        services, args = self._life.sim.services, item[5]
+        if self.wedged:
+            self._queue.append(item)
+            self._busy = True
+            return
+        if services.refuses(args):
+            refusal = error_map("Invalid", "no such program")
+            self.put([REPLY, item[2], item[1], item[3], int(Status.ERROR), refusal])
+            return
+        process = self.spawn()
+        process.of_service, process.born_at = True, self._world.now
+        process.keeper = Pid.parse(item[2].decode()).counter
+        process.watchers[item[2]] = None
+        self._life.sim.checker.homes[process.pid] = self._life
+        self.put([REPLY, item[2], process.pid, item[3], int(Status.OK), process.pid])
+        self._life.tasks.start(services.run(self._life, process, args), "service")
 
     def _fire(self, process: Process, watched: bytes, why: str) -> None:
         told = process.watching.pop(watched, None)

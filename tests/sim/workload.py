@@ -21,7 +21,7 @@ from tests.sim.vm import MESSAGE, MONITOR, STREAM, Process
 if TYPE_CHECKING:
     from tests.sim.simulation import Simulation
 
-BY_NAME, QUESTION = b"by name", b"question"
+QUESTION = b"question"
 
 
 class Workload:
@@ -42,6 +42,8 @@ class Workload:
         self.victims: dict[str, bytes] = {}
         self.giving_back: set[tuple[bytes, str]] = set()
         self.sending = True
+        if self.serves:
+            sim.services.define_some()
 
     def begin(self, life: Life) -> None:
         receiver = self._spawn(life)
@@ -64,6 +66,17 @@ class Workload:
             self._hold_name,
             self._send_by_name,
         ]
+        if self.sim.theme in ("services", "lease", "hangs"):
+            more = self.random.choice(([], [], every[2:4], every[4:5]))
+            return [self.sim.services.begin, *more]
+        if self.sim.theme == "names":
+            more = self.random.choice(([], [], every[2:4], every[5:]))
+            return [self.random.choice((self.sim.holders.keep, self.sim.pack.run)), *more]
+        if self.sim.theme == "programs":
+            return [self.sim.programs.run, *self.random.choice(([], [], every[2:4], every[0:1]))]
+        alone = {"streams": every[:1], "watches": every[2:4], "locks": every[4:5], "by name": every[5:]}
+        if self.sim.theme in alone:
+            return alone[self.sim.theme]
         if self.sim.long and self.random.random() < 0.5:
             return [self._watch, self._live_and_die]
         if self.random.random() < 0.4:
@@ -74,6 +87,10 @@ class Workload:
     @property
     def asks(self) -> bool:
         return self._ask in self.parts
+
+    @property
+    def serves(self) -> bool:
+        return self.sim.services.begin in self.parts
 
     @property
     def owns(self) -> bool:
@@ -176,6 +193,7 @@ class Workload:
                 continue
             await self._act(life, process, lock)
             if process.alive and self.random.random() < 0.5:
+                self.sim.owned.gives_up(KEYS.lock(name))
                 try:
                     await life.locks.release(name, process.pid)
                 except ClusterError:
@@ -186,19 +204,19 @@ class Workload:
         """As long as it pleases, or is let: a killed process ends its step, and what it sends then must be allowed."""
         until = life.loop.time() + self.pick((0.1, 0.2) if self.calm else (0.2, 1.0, 4.0, 9.0))
         while process.alive and life.loop.time() < until:
-            if life.holders.may_act(process.pid):
-                self.sim.checker.acts(life, lock)
+            if life.owners.may_act(process.pid):
+                self.sim.owned.acts(life, process, KEYS.lock(lock.name), lock.token)
                 self._start(life, self._write(life, lock))
             await self._pause(0.05, 0.2, 0.3)
 
     async def _write(self, life: Life, lock: Lock) -> None:
-        store, checker = self.sim.store, self.sim.checker
+        store, owned = self.sim.store, self.sim.owned
         held = [Compare.mod(KEYS.lock(lock.name), "=", lock.token)]
         put = [Put(f"/wippy/sim/kv/{lock.name}", str(lock.token).encode())]
 
         def write() -> None:
             if store.transact(held, put, ()).succeeded:
-                checker.written_by(lock.name, lock.token)
+                owned.written_by(KEYS.lock(lock.name), lock.token)
 
         life.client.request(write, lambda result, error: None, life.loop)
 
@@ -220,12 +238,16 @@ class Workload:
             life.vm.end(process)
 
     async def _send_by_name(self, life: Life) -> None:
-        process = self._spawn(life)
+        process, asking = self._spawn(life), self._spawn(life)
         while process.alive:
             await self._pause(0.05, 0.3, 1.0)
             name = self.pick(self.names)
+            for _ in range(self.pick((1, 1, 3, 8))):
+                if process.alive and self.sending:
+                    life.vm.names.send(process, name, by_pid=self.random.random() < 0.1)
+                await asyncio.sleep(self.pick((0.0, 0.0, 0.001, 0.01)))
             held = life.names.lookup(name)
-            if held is not None and process.alive:
+            if held is not None and asking.alive:
                 to, what = held.pid.encode(), f"a message to {name}"
-                rest = (BY_NAME, [], name.encode(), held.revision)
-                life.vm.ask(MESSAGE, to, process, what, lambda status: None, *rest)
+                rest = (QUESTION, [], name.encode(), held.revision)
+                life.vm.ask(MESSAGE, to, asking, what, lambda status: None, *rest)

@@ -1,9 +1,12 @@
-"""Virtual time for several machines in one thread: a heap of events, and an event loop for each process.
+"""Virtual time for several machines in one thread: a heap of events, and an event loop for each thread of a process.
 
-Every process of the simulation has an event loop of its own, so that it can be stopped between any two turns
-(SIGSTOP) while the others go on, and killed by never running it again. Loops and everything outside of them (the
-network, the store, the plan of faults) share one heap of events and one source of randomness, so a seed decides
-everything that happens.
+Every thread of the simulation that has an event loop (a process's main loop, its lease keeper) has one of its own, so
+that it can be stopped between any two turns (SIGSTOP) while the others go on, and killed by never running it again.
+Loops and everything outside of them (the network, the store, the plan of faults) share one heap of events and one
+source of randomness, so a seed decides everything that happens.
+
+The clocks of each process are its own: they began at some other time than those of the others, run a little fast or
+slow, stand still while the machine sleeps, or are set anew by somebody, each as the real one of its name does.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from random import Random
 from typing import Any, TypeVar
@@ -108,13 +112,58 @@ class Actor:
             self.take(work)
 
 
-class ProcessLoop(asyncio.AbstractEventLoop, Actor):
-    """The event loop of one process. Its clock began at some other time than those of the others."""
+@dataclass
+class Clocks:
+    """What time it is for one process. ``wall`` is set by people; ``slept`` are seconds the machine was suspended."""
 
-    def __init__(self, world: World, offset: float) -> None:
+    world: World
+    offset: float = 0.0
+    rate: float = 1.0
+    wall_offset: float = 0.0
+    slept: float = 0.0
+
+    def boot(self) -> float:
+        """CLOCK_BOOTTIME: counts through a suspension."""
+        return self.world.now * self.rate + self.offset
+
+    def monotonic(self) -> float:
+        return self.world.now * self.rate + self.offset - self.slept
+
+    def wall(self) -> float:
+        return self.world.now + self.wall_offset
+
+
+class Handle:
+    """What asyncio wants of a handle, and no more: most of the time of a run was spent in making the real ones."""
+
+    __slots__ = ("_args", "_call", "_cancelled", "_run", "_when")
+
+    def __init__(
+        self, call: Callable[..., Any], args: Any, context: contextvars.Context | None, when: float = 0.0
+    ) -> None:
+        self._call = call
+        self._args = args
+        self._run = (context or contextvars.copy_context()).run
+        self._cancelled = False
+        self._when = when
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def when(self) -> float:
+        return self._when
+
+
+class ProcessLoop(asyncio.AbstractEventLoop, Actor):
+    """The event loop of one thread of a process."""
+
+    def __init__(self, world: World, clocks: Clocks) -> None:
         Actor.__init__(self, world)
-        self._offset = offset
-        self._ready: deque[asyncio.Handle] = deque()
+        self.clocks = clocks
+        self._ready: deque[Handle] = deque()
         self._tasks: list[asyncio.Task[Any]] = []
         world.loops.append(self)
 
@@ -128,9 +177,18 @@ class ProcessLoop(asyncio.AbstractEventLoop, Actor):
             while ready and not self.dead:
                 handle = ready.popleft()
                 if not handle._cancelled:
-                    handle._run()
+                    self._run(handle)
         finally:
             asyncio._set_running_loop(None)
+
+    def _run(self, handle: Handle) -> None:
+        try:
+            handle._run(handle._call, *handle._args)
+        except (SystemExit, KeyboardInterrupt, Violation):
+            raise
+        except BaseException as error:
+            if not self.dead:
+                raise Violation(f"a callback failed: {handle._call}: {error!r}") from error
 
     def end(self) -> None:
         """Close every coroutine that has not ended, in this loop, where nothing it starts is run any more."""
@@ -152,39 +210,41 @@ class ProcessLoop(asyncio.AbstractEventLoop, Actor):
     # -- what asyncio does with it
 
     def time(self) -> float:
-        return self.world.now + self._offset
+        clocks = self.clocks
+        return self.world.now * clocks.rate + clocks.offset - clocks.slept
 
-    def call_soon(
-        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Handle:  # type: ignore[override]
+        handle = Handle(callback, args, context)
         self._ready.append(handle)
         return handle
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
+    ) -> Handle:
         return self.call_later(0, callback, *args, context=context)
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
+    ) -> Handle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+    ) -> Handle:
+        handle = Handle(callback, args, context, when)
 
         def ring() -> None:
             if not handle._cancelled:
-                handle._run()
+                if when - self.time() > 1e-6:
+                    self._after(when, ring)  # the clock stood still meanwhile
+                else:
+                    self._run(handle)
 
-        self.world.after(max(when - self._offset - self.world.now, 0.0), ring, self)
+        self._after(when, ring)
         return handle
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        pass
+    def _after(self, when: float, ring: Callable[[], None]) -> None:
+        self.world.after(max((when - self.time()) / self.clocks.rate, 0.0), ring, self)
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
