@@ -1,9 +1,10 @@
-"""Messages and round trips from Lua to Lua between two nodes, beside plain nats-py between two processes.
+"""Messages, round trips and names from Lua between two nodes, beside plain nats-py and two nodes of Erlang.
 
     python -m tests.bench.bench_remote [--rounds 3]
 
 Starts NATS, etcd and two real nodes; the programs are in ``tests/bench/remote``. Prints one JSON line per figure,
-medians of the rounds; the peer runs between the rounds against the same server.
+medians of the rounds; the peers run between the rounds, plain nats-py against the same server. Names are beside
+Erlang's ``global``, which keeps them on all nodes; it has one kind, so it is the peer of each scope.
 """
 
 from __future__ import annotations
@@ -28,12 +29,25 @@ import uvloop
 from cluster.client import Client
 from cluster.embedded import EmbeddedServers
 from cluster.members import NodeState
+from tests.bench.erlang import ErlangPair, erlang_part
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "tests" / "bench" / "remote"
-FIGURES = ("remote_one_way", "remote_one_way_10_fields", "remote_request", "remote_request_64")
+FIGURES = (
+    "remote_one_way",
+    "remote_one_way_10_fields",
+    "remote_request",
+    "remote_request_64",
+    "name_register_consistent",
+    "name_register_eventual",
+    "name_register_local",
+    "name_lookup",
+)
+NAMES = {"CONSISTENT": 300, "EVENTUAL": 300, "LOCAL": 3_000}
+LOOKUPS = 100_000
 MESSAGES, REQUESTS, PARALLEL = 100_000, 1_000, 64
 PEER_MESSAGES = 50_000
+ERLANG_TRIPS = 20_000
 PAYLOAD = {b"id": 1, b"data": b"x" * 100}
 
 
@@ -147,33 +161,62 @@ async def plain(url: str) -> AsyncIterator[Plain]:
         await child.wait()
 
 
-def show(figure: str, values: list[float], unit: str, peer: str, peers: list[float], durations: list[int]) -> None:
-    value, peer_value = statistics.median(values), statistics.median(peers)
-    line = {"figure": figure, "value": round(value), "unit": unit}
-    if durations:
-        quantiles = statistics.quantiles(durations, n=100)
-        line |= {"p50": round(quantiles[49]), "p99": round(quantiles[98]), "latency_unit": "us"}
-    line |= {"peer": peer, "peer_value": round(peer_value), "ratio": round(value / peer_value, 2)}
-    print(json.dumps(line), flush=True)
+def show(figure: str, values: list[float], unit: str, others: list[float], **more: Any) -> None:
+    value = statistics.median(values)
+    line = {"figure": figure, "value": round(value), "unit": unit} | more
+    print(json.dumps(line | erlang_part(value, others, 0)), flush=True)
 
 
-async def one_way(client: Client, peer: Plain, rounds: int, fields: int, figure: str) -> None:
-    ours, theirs = [], []
+def beside(peer: str, values: list[float], peers: list[float]) -> dict[str, Any]:
+    """What the first peer adds to the line."""
+    theirs = statistics.median(peers)
+    return {"peer": peer, "peer_value": round(theirs), "ratio": round(statistics.median(values) / theirs, 2)}
+
+
+def latency(durations: list[int]) -> dict[str, Any]:
+    quantiles = statistics.quantiles(durations, n=100)
+    return {"p50": round(quantiles[49]), "p99": round(quantiles[98]), "latency_unit": "us"}
+
+
+async def one_way(client: Client, peer: Plain, erlang: ErlangPair, rounds: int, fields: int, figure: str) -> None:
+    ours, theirs, others = [], [], []
     for _ in range(rounds):
         ours.append(MESSAGES / await run(client, "bench:source", "b@bench:processes", MESSAGES, fields))
         theirs.append(await peer.one_way())
-    show(figure, ours, "messages/s", "nats-py single messages with decode", theirs, [])
+        if fields == 2:
+            others += await erlang.measure("remote_one_way", MESSAGES)
+    show(figure, ours, "messages/s", others, **beside("nats-py single messages with decode", ours, theirs))
 
 
-async def requests(client: Client, peer: Plain, rounds: int, parallel: int, figure: str) -> None:
-    ours, theirs, durations = [], [], []
+async def requests(client: Client, peer: Plain, erlang: ErlangPair, rounds: int, parallel: int, figure: str) -> None:
+    ours, theirs, others, durations = [], [], [], []
     each = REQUESTS if parallel == 1 else REQUESTS * 8 // parallel
     for _ in range(rounds):
         result = await run(client, "bench:askers", "b@bench:processes", parallel, each)
         ours.append(parallel * each / result["seconds"])
         durations += result["durations"]
         theirs.append(await peer.requests(parallel, each))
-    show(figure, ours, "round trips/s", "nats-py request/reply", theirs, durations)
+        others += await erlang.measure(figure, ERLANG_TRIPS)
+    beside_plain = beside("nats-py request/reply", ours, theirs)
+    show(figure, ours, "round trips/s", others, **latency(durations), **beside_plain)
+
+
+async def registrations(client: Client, erlang: ErlangPair, rounds: int) -> None:
+    """Names registered by a process, one after the other."""
+    others = [rate for _ in range(rounds) for rate in await erlang.measure("name_register", NAMES["CONSISTENT"])]
+    for scope, count in NAMES.items():
+        seconds = [await run(client, "bench:names", scope, count) for _ in range(rounds)]
+        ours = [count / registering for registering, _ in seconds]
+        given_back = statistics.median(count / ending for _, ending in seconds)
+        show(f"name_register_{scope.lower()}", ours, "names/s", others, given_back=round(given_back))
+
+
+async def lookups(client: Client, erlang: ErlangPair, rounds: int) -> None:
+    ours, others = [], []
+    for _ in range(rounds):
+        ours.append(LOOKUPS / await run(client, "bench:lookups", "CONSISTENT", LOOKUPS))
+        others += await erlang.measure("name_lookup", LOOKUPS)
+    show("name_lookup", ours, "look-ups/s", others)
 
 
 async def measure(rounds: int) -> None:
@@ -187,10 +230,13 @@ async def measure(rounds: int) -> None:
             )
             await two_ready(client)
             peer = await stack.enter_async_context(plain(servers.nats_url))
-            await one_way(client, peer, rounds, 2, "remote_one_way")
-            await one_way(client, peer, rounds, 10, "remote_one_way_10_fields")
-            await requests(client, peer, rounds, 1, "remote_request")
-            await requests(client, peer, rounds, PARALLEL, "remote_request_64")
+            erlang = await stack.enter_async_context(ErlangPair())
+            await one_way(client, peer, erlang, rounds, 2, "remote_one_way")
+            await one_way(client, peer, erlang, rounds, 10, "remote_one_way_10_fields")
+            await requests(client, peer, erlang, rounds, 1, "remote_request")
+            await requests(client, peer, erlang, rounds, PARALLEL, "remote_request_64")
+            await registrations(client, erlang, rounds)
+            await lookups(client, erlang, rounds)
 
 
 def main() -> None:
