@@ -25,16 +25,17 @@ from typing import Any, Self
 
 import msgpack
 
-from cluster import bus, etcd
+from cluster import bus, etcd, rollcall
 from cluster.bus import Bus, Credentials
 from cluster.envelope import MAX_MESSAGE, to_raw, to_text, unpack
-from cluster.errors import CallTimeout, ClusterError, MessageTooBig, Unavailable
+from cluster.errors import CallTimeout, ClusterError, MessageTooBig, NotConnected, Unavailable
 from cluster.etcd import Etcd, EtcdRefused
 from cluster.keys import Keys
 from cluster.members import Member, NodeState
 from cluster.registry import Registry, Validator, open_registry
 from cluster.settling import Outcome, settled
 from cluster.subjects import Subjects
+from cluster.tasks import Tasks
 
 DEFAULT_TIMEOUT = 5.0
 LISTING_TIMEOUT = 3.0
@@ -42,6 +43,11 @@ _PAGE = 2000
 """Items of a listing that are asked for at once."""
 _PINGS = 5
 _JETSTREAM_SECONDS = 1.0
+_ETCD_PATIENCE = 1.0
+"""Seconds etcd gets to say which nodes there are before a node is asked."""
+_ETCD_SILENCE = 3.0
+"""Seconds for which etcd is not waited for again."""
+_ROLL_SECONDS = 2.0
 _SLACK = 0.5
 """Seconds a gateway gets beyond the deadline it was given, to say itself that it passed."""
 
@@ -137,6 +143,9 @@ class Client:
         self._refusal = "can't connect to NATS"
         self.etcd = Etcd(etcd_urls, user=etcd_user, password=etcd_password, tls=etcd_tls, timeout=connect_timeout)
         self._connecting = asyncio.Lock()
+        self._etcd_silent_until = 0.0
+        self.told_by = ""
+        """The node that said which nodes there are, as etcd did not."""
         self._scope = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -152,12 +161,30 @@ class Client:
     async def check(self) -> None:
         """See that etcd answers. Raises Unavailable with what to do."""
         with contextlib.suppress(EtcdRefused):  # it does answer; what this user may not read is said when it is read
-            await self.nodes()
+            await self._read_nodes()
 
     # looking
 
     async def nodes(self) -> list[Member]:
-        """The registered nodes, by name. One whose registration can't be read counts as absent, as for its peers."""
+        """The registered nodes, by name. One whose registration can't be read counts as absent, as for its peers.
+
+        While etcd does not answer they are those a node knows of, and ``told_by`` is that node.
+        """
+        async with Tasks("nodes", _told_by_await) as tasks:
+            reading = tasks.start(self._read_nodes(), "etcd")
+            if time.monotonic() >= self._etcd_silent_until:
+                await asyncio.wait({reading}, timeout=_ETCD_PATIENCE)
+            if not reading.done() or isinstance(reading.exception(), Unavailable):
+                with contextlib.suppress(Unavailable, CallTimeout, NotConnected):
+                    roll = await rollcall.call((await self._connected()).control, self._subjects, _ROLL_SECONDS)
+                    self._etcd_silent_until = time.monotonic() + _ETCD_SILENCE
+                    self.told_by = roll.node
+                    return sorted(roll.members, key=lambda member: member.node)
+            members = await reading
+            self.told_by = ""
+            return members
+
+    async def _read_nodes(self) -> list[Member]:
         try:
             found = await self.etcd.range(self.keys.nodes)
         except Unavailable as error:
@@ -259,8 +286,20 @@ class Client:
         await asyncio.gather(*(read_on(node, first) for node, first in answers.by_node.items()))
         return read
 
-    async def services(self) -> Answers:
-        return await self.ask_all("services")
+    async def services(self, *, timeout: float = LISTING_TIMEOUT) -> Answers:
+        """The services as every node knows them. ``timeout`` is for each page."""
+        return await self._list_all("services", None, timeout)
+
+    async def trees(self, *, timeout: float = LISTING_TIMEOUT) -> Answers:
+        """The supervisors of every node, each followed by its children (which say ``of`` which). ``timeout`` is for
+        each page."""
+        return await self._list_all("trees", None, timeout)
+
+    async def dead_letters(
+        self, *, limit: int | None = None, reason: str | None = None, timeout: float = LISTING_TIMEOUT
+    ) -> Answers:
+        """The dead letters every node keeps, the newest first; at most ``limit`` of each. ``timeout``: of each page."""
+        return await self._list_all("dead_letters", limit, timeout, **({} if reason is None else {"reason": reason}))
 
     async def settled(
         self, version: int, timeout: float, on_settled: Callable[[Outcome], None] = lambda outcome: None
@@ -301,33 +340,33 @@ class Client:
 
         Raises QueryFailed with code ``noproc`` when the process is dead or the name unknown.
         """
-        answer = await self._through("send", timeout, to=to, topic=topic, **_payload(payload))
+        answer = await self.through("send", timeout, to=to, topic=topic, **_payload(payload))
         return str(answer["pid"])
 
     async def call(self, to: str, topic: str, *payload: Any, timeout: float = DEFAULT_TIMEOUT) -> Reply:
         """Send a message with a reply PID and return the first message that comes back to it."""
-        answer = await self._through("call", timeout, to=to, topic=topic, **_payload(payload))
+        answer = await self.through("call", timeout, to=to, topic=topic, **_payload(payload))
         return Reply(str(answer["from"]), str(answer["topic"]), list(answer["payloads"]))
 
     async def call_function(self, function: str, *args: Any, timeout: float = DEFAULT_TIMEOUT) -> Any:
         """Call a function entry on the gateway; returns its first value, raises QueryFailed with its error."""
-        return await self._through("call_function", timeout, id=function, args=list(args))
+        return await self.through("call_function", timeout, id=function, args=list(args))
 
     async def spawn(self, entry: str, host: str, *args: Any, timeout: float = DEFAULT_TIMEOUT) -> str:
         """Start a process of ``entry`` on ``host`` (``ns:host``, or ``node@ns:host``); returns its PID."""
-        return str(await self._through("spawn", timeout, id=entry, host=host, args=list(args)))
+        return str(await self.through("spawn", timeout, id=entry, host=host, args=list(args)))
 
     async def cancel(self, to: str, reason: str = "", *, timeout: float = DEFAULT_TIMEOUT) -> str:
         """Ask a process to end; it may take its time."""
-        return str((await self._through("cancel", timeout, to=to, reason=reason))["pid"])
+        return str((await self.through("cancel", timeout, to=to, reason=reason))["pid"])
 
     async def terminate(self, to: str, *, timeout: float = DEFAULT_TIMEOUT) -> str:
         """End a process at once."""
-        return str((await self._through("terminate", timeout, to=to))["pid"])
+        return str((await self.through("terminate", timeout, to=to))["pid"])
 
     # the way to a node
 
-    async def _through(self, op: str, timeout: float, **query: Any) -> Any:
+    async def through(self, op: str, timeout: float, **query: Any) -> Any:
         """Ask the gateway. One that nobody answers for has accepted nothing, so the next is asked."""
         missing: Unavailable | None = None
         gateways = await self._gateways()
@@ -384,6 +423,10 @@ class Client:
             self._refusal = str(error)
             raise
         self._is_connected = True
+
+
+def _told_by_await(task: str, error: BaseException) -> None:
+    """Of a task that is awaited: whoever awaits it says what it failed with."""
 
 
 def _payload(payload: tuple[Any, ...]) -> dict[str, Any]:

@@ -42,6 +42,13 @@ FLUSH_WITHIN = 2.0
 FLUSH_EVERY = 256
 """Messages handed to nats-py before the loop gets a turn: its publish never waits by itself."""
 
+AT_ONCE = 512 * 1024
+"""Bytes in nats-py's buffer up to which it takes a message without waiting: far from where it would wait."""
+
+
+LOST = (nats.errors.Error, OSError, RuntimeError, AttributeError)
+"""What nats-py raises when it can't take a message; the last three come from a transport that ended meanwhile."""
+
 
 class Trouble(Enum):
     """What went wrong without anybody having called."""
@@ -93,6 +100,11 @@ class Subscription:
     _handler: Handler = field(repr=False)
     _pending: tuple[int, int] = field(repr=False)
     _inner: Any = field(default=None, repr=False)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have arrived and wait for the handler."""
+        return 0 if self._inner is None else int(self._inner.pending_msgs)
 
     async def close(self) -> None:
         """Stop receiving; what has arrived and not been handled is dropped."""
@@ -166,10 +178,29 @@ class Connection:
             raise Unavailable(f"{self._outbox_bytes} bytes wait for NATS; nothing was sent to {subject}, try again")
         if len(payload) > self._nats.max_payload:
             raise MessageTooBig(len(payload), self._nats.max_payload)
+        if not self._outbox and self._drained.is_set() and self._nats.pending_data_size < AT_ONCE:
+            self._hand_over(subject, payload, reply, headers)
+            return
         self._outbox.append((subject, payload, reply, headers))
         self._outbox_bytes += len(payload)
         self._drained.clear()
         self._wake.set()
+
+    def _hand_over(self, subject: str, payload: bytes, reply: str, headers: dict[str, str] | None) -> None:
+        """Give nats-py a message now, in this turn of the loop. Its publish is a coroutine that waits for room only."""
+        handing = self._nats.publish(subject, payload, reply, headers)
+        try:
+            handing.send(None)
+        except StopIteration:
+            return
+        except LOST as error:
+            self._lost(subject, error)
+        else:
+            handing.close()  # it has the message, and would wait until that is written
+
+    def _lost(self, subject: str, error: Exception) -> None:
+        self._publishes_dropped += 1
+        log.warning("publish failed", connection=self.name, subject=subject, error=repr(error))
 
     async def _send(self) -> None:
         """Hand the outbox to nats-py. Order is kept; what meets a lost connection is dropped and counted."""
@@ -185,10 +216,8 @@ class Connection:
                     continue
                 try:
                     await self._nats.publish(subject, payload, reply, headers)
-                except (nats.errors.Error, OSError, RuntimeError, AttributeError) as error:
-                    # the last three come from a transport that ended meanwhile; nothing may end this loop
-                    self._publishes_dropped += 1
-                    log.warning("publish failed", connection=self.name, subject=subject, error=repr(error))
+                except LOST as error:
+                    self._lost(subject, error)
                 handed += 1
                 if handed % FLUSH_EVERY == 0:
                     await asyncio.sleep(0)
@@ -204,6 +233,8 @@ class Connection:
         """
         if not self.connected:
             raise NotConnected(f"no connection to NATS at {self._urls()}; {subject} was not asked")
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
         try:
             answer = await self._nats.request(subject, payload, timeout=timeout, headers=headers)
         except nats.errors.NoRespondersError:
@@ -214,6 +245,9 @@ class Connection:
             raise MessageTooBig(len(payload), self._nats.max_payload) from None
         except nats.errors.Error as error:
             raise NotConnected(f"request to {subject} failed: {error}") from None
+        if task is not None and task.cancelling() > cancels:
+            # nats-py waits by wait_for, which until Python 3.12 swallows a cancellation that meets the answer
+            raise asyncio.CancelledError
         data: bytes = answer.data
         return data
 

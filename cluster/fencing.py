@@ -23,7 +23,7 @@ import asyncio
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
@@ -49,6 +49,7 @@ EXIT_CODE = 70
 _TICK_SECONDS = 0.1
 _RENEWAL_TIMEOUT = timedelta(seconds=2)
 _LAST_LINE_SECONDS = 0.5
+_LAST_WORDS_SECONDS = 1.0
 # A tick that comes later than this was held up with the whole process (suspended, stopped): the main
 # loop had no chance to tick either, and is not blamed for the time.
 _BLAMED_PER_TICK = 1.0
@@ -81,9 +82,10 @@ class PhaseChanged:
 
 @dataclass(frozen=True, slots=True)
 class EndProcess:
-    """End the process at once, without revoking anything."""
+    """End the process at once, without revoking anything. ``hung``: the VM whose step does not come back."""
 
     reason: str
+    hung: int | None = None
 
 
 Action = Renew | PhaseChanged | EndProcess
@@ -188,14 +190,21 @@ class FencingCore:
     def _wedged(self, passed: float, beats: int, steps: Mapping[int, float]) -> EndProcess | None:
         silent = self._beat.look(beats, passed)
         if silent > self._wedge_limit:
-            return EndProcess(f"the main loop has not ticked for {silent:.1f} s (limit {self._wedge_limit:g} s)")
+            reason = f"the main loop has not ticked for {silent:.1f} s (limit {self._wedge_limit:g} s)"
+            return EndProcess(reason, self._hung(steps))
         for slot in self._steps.keys() - steps.keys():
             del self._steps[slot]
         for slot, began in steps.items():
             ran = self._steps.setdefault(slot, _Stuck()).look(began, passed)
             if ran > self._step_limit:
-                return EndProcess(f"a step of VM {slot} has run for {ran:.1f} s (limit {self._step_limit:g} s)")
+                return EndProcess(f"a step of VM {slot} has run for {ran:.1f} s (limit {self._step_limit:g} s)", slot)
         return None
+
+    def _hung(self, steps: Mapping[int, float]) -> int | None:
+        """The VM whose step keeps the main loop from ticking: short steps are done on it."""
+        stuck = {slot: step.seconds for slot, step in self._steps.items() if slot in steps}
+        longest = max(stuck, key=lambda slot: stuck[slot], default=None)
+        return longest if longest is not None and stuck[longest] > self._wedge_limit / 2 else None
 
     def _overrun(self, now: float, steps: Mapping[int, float]) -> EndProcess | None:
         if now < self._exit_at:
@@ -228,7 +237,9 @@ class LeaseKeeper:
     """Holds a lease from ``async with`` on. Bound to the event loop it is opened on (the main loop).
 
     ``on_phase(phase, lease id)`` and ``on_lost(lease id)`` are called on the main loop.
-    ``exit_process`` ends the process when the node is wedged; it must not return.
+    ``exit_process`` ends the process when the node is wedged; it must not return. Before, when a step of a VM hangs
+    and the lease leaves the time, ``last_words(etcd, slot, reason)`` may write down whose step it is, on the
+    keeper's thread.
     Leaving the scope stops renewing; only ``revoke`` ends the lease at once.
     """
 
@@ -245,6 +256,7 @@ class LeaseKeeper:
         clock: Clock | None = None,
         on_phase: Callable[[Phase, int], None] = lambda phase, lease: None,
         on_lost: Callable[[int], None] = lambda lease: None,
+        last_words: Callable[[Etcd, int, str], Awaitable[None]] | None = None,
         exit_process: Callable[[int], Any] = os._exit,
     ) -> None:
         if ttl.total_seconds() < SHORTEST_TTL:
@@ -254,6 +266,7 @@ class LeaseKeeper:
         self._clock = clock or BootClock()
         self._on_phase = on_phase
         self._on_lost = on_lost
+        self._last_words = last_words
         self._exit_process = exit_process
         self._core = FencingCore(wedge_limit=wedge_limit.total_seconds(), step_limit=step_limit.total_seconds())
         self._beats = 0
@@ -356,7 +369,7 @@ class LeaseKeeper:
             while not self._stop.is_set():
                 self._probe_main_loop()
                 for action in self._core.tick(self._clock.now(), self._beats, dict(self._steps)):
-                    self._perform(action, tasks)
+                    await self._perform(action, tasks)
                 await asyncio.sleep(_TICK_SECONDS)
 
     def _probe_main_loop(self) -> None:
@@ -364,14 +377,25 @@ class LeaseKeeper:
             self._probe_answered = False
             self._post(self.beat)
 
-    def _perform(self, action: Action, tasks: Tasks) -> None:
+    async def _perform(self, action: Action, tasks: Tasks) -> None:
         match action:
             case Renew(lease):
                 tasks.start(self._renew(lease), "renew")
             case PhaseChanged(phase, lease):
                 self._tell(phase, lease)
-            case EndProcess(reason):
-                self._end_process(reason)
+            case EndProcess(reason, hung):
+                self._end_process(reason if hung is None else await self._accused(reason, hung))
+
+    async def _accused(self, reason: str, hung: int) -> str:
+        """Write down whose step hangs, if there is time before owned work would have to be killed; the reason then."""
+        if self._last_words is None or self.remaining() < KILL_BEFORE + _LAST_WORDS_SECONDS:
+            return reason
+        try:
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._last_words(self._etcd, hung, reason)
+        except (ClusterError, TimeoutError) as error:
+            return f"{reason}; whose it is could not be written: {str(error) or 'etcd did not answer'}"
+        return reason
 
     async def _renew(self, lease: int) -> None:
         sent_at = self._clock.now()

@@ -116,6 +116,30 @@ class Keys:
         return f"{self.services}{service}/{replica}.state"
 
     @property
+    def avoids(self) -> str:
+        return f"{self.prefix}avoid/"
+
+    def avoid(self, service: str, node: str) -> str:
+        """L. The node could not start the service and takes no replica of it for a while."""
+        return f"{self.avoids}{service}/{node}"
+
+    @property
+    def suspects(self) -> str:
+        return f"{self.prefix}suspects/"
+
+    def suspect(self, service: str, epoch: int) -> str:
+        """On a lease of its own. The registration ``epoch`` ended because a process of the service hung."""
+        return f"{self.suspects}{service}/{epoch}"
+
+    @property
+    def quarantines(self) -> str:
+        return f"{self.prefix}quarantine/"
+
+    def quarantine(self, service: str) -> str:
+        """The service is started nowhere until somebody releases it."""
+        return f"{self.quarantines}{service}"
+
+    @property
     def moved(self) -> str:
         return f"{self.prefix}moved/"
 

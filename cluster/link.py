@@ -6,6 +6,9 @@ A lost frame goes again (``cluster.session``) until ``Limits.timeout``. What bre
 grows, both directions are dropped, and each side tells its watchers once. What was sent in a closed session may or
 may not have arrived; nothing of it arrives after the peer has seen the next one.
 
+A lease in doubt closes nothing: while etcd is away nodes talk on. Each side judges the other by its own watch alone;
+should a peer see that this node's registration is over, its RESET says so to the first frame that comes.
+
 Here is no socket, clock or task: the shell (``cluster.links``) feeds events with the time and performs the actions.
 
     event                      in which state     what happens
@@ -14,12 +17,11 @@ Here is no socket, clock or task: the shell (``cluster.links``) feeds events wit
     send(packed)               open               queued; Unavailable in any other state or beyond the hard limits
     frames(now)                open               frames that go again, then the queue as new ones
     reconnected(now)           open               everything unacknowledged goes again
-    frame, foreign epochs      not in doubt       RESET when over for certain, else ignored: it comes again
+    frame, foreign epochs      any                RESET when over for certain, else ignored: it comes again
     frame, n' > n              open               close with n = n', then taken
     frame, n' < n              open               dropped, answered with n
     frame, seq beyond next     open               dropped, answered with what is missing
     reset(pair)                open, same pair    close; silent until the pair changes
-    doubt() / resume()         own lease          close silently, answer nothing / go on in the same pair
     tick(now, connected)       open               retries and probes; close when the peer was silent for too long
 """
 
@@ -53,8 +55,6 @@ class State(Enum):
     OPEN = "open"
     RESET = "reset"
     """The peer rejected the pair; silent until the watch changes it."""
-    DOUBT = "doubt"
-    """This node's own lease is in doubt; nothing is sent or answered."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,6 @@ class LinkCore:
         self._former = (0, 0, 0)
         self.ack_due: float | None = None
         self._rejected = False
-        self._doubt = False
         self._carried = False
         self._heard_at = self._probed_at = 0.0
         self._probing_since: float | None = None
@@ -144,8 +143,6 @@ class LinkCore:
     def state(self) -> State:
         if not self.own_epoch or not self.peer_epoch:
             return State.CLOSED
-        if self._doubt:
-            return State.DOUBT
         return State.RESET if self._rejected else State.OPEN
 
     @property
@@ -171,8 +168,6 @@ class LinkCore:
         if (own_epoch, peer_epoch) == (self.own_epoch, self.peer_epoch):
             return []
         told = self._tell(reason)
-        if own_epoch != self.own_epoch:
-            self._doubt = False
         if self.own_epoch and self.peer_epoch:
             self._former = (self.own_epoch, self.peer_epoch, self.n)
         self.own_epoch, self.peer_epoch = own_epoch, peer_epoch
@@ -183,21 +178,6 @@ class LinkCore:
         # this node could not receive for a while: the peer may still be in the session that ended here
         self._start_session(self._former[2] + 1, confirmed=False)
         return [*told, self._ack()]
-
-    def doubt(self) -> list[Action]:
-        """This node's lease may be over: tell the watchers, say nothing to the peer."""
-        told = self._tell("this node's own lease is in doubt")
-        self._doubt = True
-        self._start_session(self.n + len(told), confirmed=False)
-        return told
-
-    def resume(self) -> list[Action]:
-        """The same lease answers again: go on in the same pair."""
-        if not self._doubt:
-            return []
-        self._doubt = False
-        self._start_session(self.n, confirmed=False)
-        return [self._ack()] if self._open else []
 
     def close(self, reason: str) -> list[Action]:
         """End the session and begin the next one, telling the watchers here and, by an empty frame, the peer."""
@@ -271,7 +251,7 @@ class LinkCore:
 
     def frame(self, frame: Frame, size: int, now: float, revision: int) -> list[Action]:
         """A frame of ``size`` bytes from the peer; ``revision`` is what the watch has applied."""
-        if self._doubt or not self.own_epoch or frame.dst_epoch > self.own_epoch:
+        if not self.own_epoch or frame.dst_epoch > self.own_epoch:
             self.counters.ignored += 1
             return []
         if frame.dst_epoch < self.own_epoch:

@@ -42,8 +42,8 @@ HOUSEKEEPING = 0.1
 ROOM_PAUSE = 0.005
 """Seconds until the next try when the connection's outbox is full."""
 
-REFUSABLE = frozenset({Kind.MESSAGE, Kind.SPAWN, Kind.CALL})
-"""What a full link may refuse: its sender is told at once. All else somebody waits for."""
+REFUSABLE = frozenset({Kind.MESSAGE, Kind.MESSAGES, Kind.SPAWN, Kind.CALL, Kind.RETURN})
+"""What a full link may refuse: its sender is told at once, or it is a dead letter. All else somebody waits for."""
 
 Received: TypeAlias = Callable[[str, list[Envelope]], None]
 Down: TypeAlias = Callable[[str, str], None]
@@ -122,7 +122,6 @@ class Links:
         self._clock = clock
         self._epoch = 0
         self._sending = False
-        self._in_doubt = False
         self._peers: dict[str, _Peer] = {}
         self._former: dict[str, int] = {}
         self._leaving: set[str] = set()
@@ -132,6 +131,7 @@ class Links:
         self._ack_handle: asyncio.Handle | None = None
         self._dropped: Counter[str] = Counter()
         self._received: Received | None = None
+        self._lull: Callable[[], None] = lambda: None
         self._down: Handlers[str, str] = Handlers("closed link")
         self._congestion: Handlers[str, bool] = Handlers("congested link")
         self._subscription: Subscription | None = None
@@ -159,6 +159,10 @@ class Links:
         """``handler(node, envelopes)`` gets what arrives. One handler, set before ``open``."""
         self._received = handler
 
+    def on_lull(self, handler: Callable[[], None]) -> None:
+        """``handler()`` is called when all that has come was handed over: what it sends leaves at once."""
+        self._lull = handler
+
     def on_down(self, handler: Down) -> None:
         """``handler(node, reason)`` is told once for each session that ends."""
         self._down.add(handler)
@@ -178,7 +182,6 @@ class Links:
         self.end("this node registered anew")
         # Before the subscription: a frame that comes with it must find the epoch it is for, and be answered.
         self._epoch = epoch
-        self._in_doubt = False
         self._sending = True
         self._pair_all()
         try:
@@ -200,18 +203,6 @@ class Links:
         self._epoch = 0
         self._sending = False
         self._pair_all(reason)
-
-    def doubt(self) -> None:
-        """The own lease may be over: close every link without a word to the peers, answer nothing."""
-        self._in_doubt = True
-        for node, peer in list(self._peers.items()):
-            self._perform(node, peer, peer.core.doubt())
-
-    def resume(self) -> None:
-        """The same lease answers again."""
-        self._in_doubt = False
-        for node, peer in list(self._peers.items()):
-            self._perform(node, peer, peer.core.resume())
 
     # -- sending
 
@@ -302,6 +293,15 @@ class Links:
             self._drop("forged sender", subject, f"the frame says it comes from {frame.src!r}")
         else:
             self._on_frame(src, frame, len(payload))
+            if self._subscription is not None and not self._subscription.waiting:
+                self._answer()
+
+    def _answer(self) -> None:
+        """Nothing else waits: let the node answer, and send that in this turn of the loop rather than the next."""
+        self._lull()
+        if self._dirty and self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush()
 
     def _source(self, subject: str) -> str:
         if len(self._sources) > 10_000:
@@ -402,8 +402,6 @@ class Links:
         if peer is None:
             peer = self._peers[node] = _Peer(LinkCore(self._node, node, self._limits))
         actions = peer.core.pair(self._epoch, epoch, reason)
-        if self._in_doubt:
-            actions += peer.core.doubt()
         if epoch:
             peer.subject = self._subjects.data(node, epoch, self._node)
         self._perform(node, peer, actions)

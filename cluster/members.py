@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeAlias
@@ -208,6 +208,7 @@ class Registration:
         self._lease = lease
         self._on_wait = on_wait
         self._patience = patience.total_seconds()
+        self._describing = asyncio.Lock()
         self.description = description
         self.epoch = 0
 
@@ -237,10 +238,18 @@ class Registration:
 
         Raises NodeDown when the registration is over, Unavailable, OutcomeUnknown.
         """
-        return await self.describe(_with_state(self.description, state), *when)
+        async with self._describing:  # a state and labels may change at the same time, and neither undoes the other
+            return await self._put(replace(self.description, state=state), *when)
 
-    async def describe(self, description: Description, *when: Compare) -> bool:
-        """Replace the value, if ``when`` holds; whether it did. Raises as ``set_state``."""
+    async def set_labels(self, changes: Mapping[str, str | None]) -> Mapping[str, str]:
+        """Set labels, or with None take them away; those the node has then. Raises as ``set_state``."""
+        async with self._describing:
+            labels = {**self.description.labels, **changes}
+            kept = {name: value for name, value in labels.items() if value is not None}
+            await self._put(replace(self.description, labels=kept))
+            return kept
+
+    async def _put(self, description: Description, *when: Compare) -> bool:
         mine = [Compare.create(self._key, "=", self.epoch), *when]
         put = [Put(self._key, description.to_json(), lease=self._lease.id)]
         for _ in range(_ATTEMPTS):
@@ -289,10 +298,6 @@ async def draw_incarnation(etcd: Etcd, keys: Keys) -> int:
         if result.succeeded:
             return drawn
     raise Unavailable(f"could not draw an incarnation from {keys.incarnation}: too many nodes start at once; try again")
-
-
-def _with_state(description: Description, state: NodeState) -> Description:
-    return Description(**{**vars(description), "state": state})
 
 
 def _holder(holder: Member | None) -> str:

@@ -44,7 +44,7 @@ MAX_OWN = 20_000
 
 RELEASE_WITHIN = 60.0
 """Seconds in which the names of an ended process are freed, or left to the end of the lease."""
-
+RELEASE_PAUSE = 1.0
 
 FREE_WITHIN = 1.0
 """Seconds the end of an EVENTUAL name waits for etcd; after that it is freed behind the scenes."""
@@ -109,6 +109,7 @@ class Names:
         self._watch = watch
         self._keys = keys
         self._node = node
+        self._own_pids = f"{{{node}@"
         self._local: dict[str, Registered] = {}
         self._cluster: dict[str, Registered] = {}
         self._wishes: dict[str, Registered] = {}
@@ -116,6 +117,10 @@ class Names:
         self._own: set[str] = set()
         self._giving_back: Counter[str] = Counter()
         self._registering: Counter[str] = Counter()
+        self._asking: Counter[str] = Counter()
+        self._leaving: Counter[tuple[str, int]] = Counter()
+        self._granted: dict[str, int] = {}
+        self._lease = lease
         self._ended: set[str] = set()
         self._changed: Handlers[str, str | None, int] = Handlers("change of a name")
         self._revoked: Handlers[str, str] = Handlers("revoked name")
@@ -179,8 +184,9 @@ class Names:
         for name in self.names_of(pid):
             self._unregister_local(name, pid)
             self._drop_wish(name, pid)
-            if self._held(name, pid) is not None:
-                await self._release_cluster(name, pid)
+            held = self._held(name, pid)
+            if held is not None:
+                await self._release_cluster(name, held)
 
     def lease_lost(self, lease: int) -> None:
         """The lease is over for certain: its names are nobody's, before the watch says so."""
@@ -228,8 +234,7 @@ class Names:
         is_dropped = self._drop_wish(name, pid)
         if held is None or held.scope is not Scope.EVENTUAL:
             return is_dropped
-        releasing = self._tasks.start(self._release_cluster(name, pid), f"release name {name}")
-        await asyncio.wait({releasing}, timeout=FREE_WITHIN)
+        await asyncio.wait({self._start_release(name, held)}, timeout=FREE_WITHIN)
         return True
 
     def _drop_wish(self, name: str, pid: str) -> bool:
@@ -272,17 +277,34 @@ class Names:
         self._check_room(name)
         before = self._held(name, pid)
         self._registering[pid] += 1
+        self._asking[name] += 1
         try:
             holding = await owned.create(self._etcd, self._keys.name(name), _value(pid, scope), lease)
+            if holding.ours:
+                self._granted[name] = holding.token
             registered = await self._confirm(name, pid, lease, holding, timeout)
             if scope is Scope.STRONG:
                 await self._acknowledged(name, registered, timeout, give_back=before is None)
             return registered
         finally:
+            self._asking[name] -= 1
+            if not self._asking[name]:
+                del self._asking[name]
+            self._release_late(name)
             self._registering[pid] -= 1
             if not self._registering[pid]:
                 del self._registering[pid]
                 self._ended.discard(pid)
+
+    def _release_late(self, name: str) -> None:
+        """Free a name nobody here waits for any more: a try to create its key that was given up has come to etcd after
+        all, perhaps when the name had been had and given back."""
+        present = self._cluster.get(name)
+        if present is None or present.scope is Scope.EVENTUAL or name in self._asking:
+            return
+        is_of_now = self._is_own(present.pid) and present.lease == self._lease() != 0
+        if is_of_now and self._granted.get(name) != present.revision:
+            self._start_release(name, present)
 
     def _check_room(self, name: str) -> None:
         if len(self._own) >= MAX_OWN:
@@ -296,7 +318,7 @@ class Names:
             shown = True
         finally:
             if give_back and not shown:
-                self._tasks.start(self._release_cluster(name, registered.pid), f"give back name {name}")
+                self._start_release(name, registered)
 
     async def _confirm(self, name: str, pid: str, lease: int, holding: owned.Holding, timeout: float) -> Registered:
         holder, scope = _read_value(holding.kv.value)
@@ -304,6 +326,8 @@ class Names:
             raise NameTaken(name, holder)
         if not holding.ours:
             raise Unavailable(f"name {name!r} is still held under this node's former lease; try again when that ended")
+        if (name, holding.token) in self._leaving:
+            raise Unavailable(f"name {name!r} is being given back at this moment; try again")
         try:
             await self._watch.reached(holding.token, timeout)
         finally:
@@ -317,10 +341,11 @@ class Names:
 
     async def _unregister_cluster(self, name: str, pid: str) -> bool:
         present = self._held(name, pid)
-        if present is None:
-            return False
+        return present is not None and await self._delete(name, present.revision)
+
+    async def _delete(self, name: str, revision: int) -> bool:
         with self._giving(name):
-            deletion = await owned.delete(self._etcd, self._keys.name(name), present.revision)
+            deletion = await owned.delete(self._etcd, self._keys.name(name), revision)
             await self._watch.reached(deletion.revision, owned.WITHIN)
         return deletion.done
 
@@ -335,16 +360,31 @@ class Names:
             if not self._giving_back[name]:
                 del self._giving_back[name]
 
-    async def _release_cluster(self, name: str, pid: str) -> None:
+    def _start_release(self, name: str, registered: Registered) -> asyncio.Task[None]:
+        return self._tasks.start(self._release_cluster(name, registered), f"release name {name}")
+
+    async def _release_cluster(self, name: str, registered: Registered) -> None:
+        """Free a name that is held under this revision, and no other: the process may have got it once more."""
         deadline = time.monotonic() + RELEASE_WITHIN
-        while self._held(name, pid) is not None:
-            try:
-                await self._unregister_cluster(name, pid)
-            except (Unavailable, OutcomeUnknown, CallTimeout) as error:
-                if time.monotonic() > deadline:
-                    log.error("a name stays until the lease ends", name=name, pid=pid, error=str(error))
-                    return
-                await asyncio.sleep(1.0)
+        one = (name, registered.revision)
+        self._leaving[one] += 1
+        try:
+            while self._shows(name, registered.revision):
+                try:
+                    await self._delete(name, registered.revision)
+                except (Unavailable, OutcomeUnknown, CallTimeout) as error:
+                    if time.monotonic() > deadline:
+                        log.error("a name stays until the lease ends", name=name, pid=registered.pid, error=str(error))
+                        return
+                    await asyncio.sleep(RELEASE_PAUSE)
+        finally:
+            self._leaving[one] -= 1
+            if not self._leaving[one]:
+                del self._leaving[one]
+
+    def _shows(self, name: str, revision: int) -> bool:
+        present = self._cluster.get(name)
+        return present is not None and present.revision == revision
 
     def _held(self, name: str, pid: str) -> Registered | None:
         present = self._cluster.get(name)
@@ -359,15 +399,20 @@ class Names:
                 self._set_cluster(name, None)
                 continue
             pid, scope = _read_value(event.kv.value)
-            self._set_cluster(name, Registered(pid, event.kv.mod_revision, scope, event.kv.lease))
+            registered = Registered(pid, event.kv.mod_revision, scope, event.kv.lease)
+            self._set_cluster(name, registered)
             if self._is_left_over(name, pid, scope):
-                self._tasks.start(self._release_cluster(name, pid), f"release name {name}")
+                self._start_release(name, registered)
+            else:
+                self._release_late(name)
 
     def _set_cluster(self, name: str, registered: Registered | None) -> None:
         before = self._cluster.get(name)
         if before == registered:
             return
         self._update(name, self._cluster, registered)
+        if before is not None and self._granted.get(name) == before.revision:
+            del self._granted[name]
         if registered is not None and self._is_own(registered.pid):
             self._own.add(name)
         else:
@@ -403,17 +448,19 @@ class Names:
             self._changed.tell(name, after.pid if after else None, after.revision if after else 0)
 
     def _index(self, name: str, pid: str) -> None:
-        tables = (self._cluster, self._wishes, self._local)
-        held = any(one is not None and one.pid == pid for one in (table.get(name) for table in tables))
-        names = self._by_pid.setdefault(pid, set())
-        if held:
-            names.add(name)
-        else:
-            names.discard(name)
+        for table in (self._cluster, self._wishes, self._local):
+            present = table.get(name)
+            if present is not None and present.pid == pid:
+                self._by_pid.setdefault(pid, set()).add(name)
+                return
+        names = self._by_pid.get(pid, set())
+        names.discard(name)
         if not names:
-            del self._by_pid[pid]
+            self._by_pid.pop(pid, None)
 
     def _is_own(self, pid: str) -> bool:
+        if not pid.startswith(self._own_pids):  # of thousands that end at once nearly all are another's
+            return False
         try:
             return Pid.parse(pid).node == self._node
         except BadPid:

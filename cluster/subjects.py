@@ -76,6 +76,11 @@ class Subjects:
     def announcements(self) -> str:
         return f"{self.prefix}all.control"
 
+    def bucket(self, *, durable: bool) -> str:
+        """The NATS KV bucket of the cluster's ``store.kv.crdt``: those kept in memory, or those kept in files."""
+        plain = token(self.cluster).replace("_", "=5F").replace("=", "_")
+        return f"wippy_{plain}_{'file' if durable else 'memory'}"
+
     def inbox(self, owner: str) -> str:
         """The reply prefix of one node or client: nobody else may subscribe it."""
         return f"{self.prefix}inbox.{token(owner)}"

@@ -6,7 +6,7 @@ They are turned into envelopes, so they take the same path and order as everybod
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -22,19 +22,21 @@ from node.query import NotFound, Query, args_of, text_of, timeout_of, topic_of
 log = structlog.get_logger("wippy.admin")
 
 NAME_MOVES = 2.0
-"""Seconds a query waits for a name to show its new holder, when the former one says that it has it no more."""
-POLL = 0.02
+"""Seconds a query waits until the names here are as new as those of a node that says a name is another's."""
 SYSTEM_HOST = "node:system"
 
 
 class Acting:
     """Each operation opens a port, which is who the processes see."""
 
-    def __init__(self, node: str, ports: Ports, names: Names, tasks: Tasks) -> None:
+    def __init__(
+        self, node: str, ports: Ports, names: Names, tasks: Tasks, applied: Callable[[int, float], Awaitable[None]]
+    ) -> None:
         self._node = node
         self._ports = ports
         self._names = names
         self._tasks = tasks
+        self._applied = applied
 
     async def send(self, query: Query) -> Any:
         port = self._ports.open("node:client")
@@ -70,19 +72,10 @@ class Acting:
         except Refused as error:
             if error.status is not Status.STALE_NAME:
                 raise
-            await self._moved(name, revision)
+            await self._applied(_revision_in(error), min(NAME_MOVES, timeout))
             pid, name, revision = self._resolve(to)
             await port.send(pid, topic, payloads, timeout=timeout, name=name, revision=revision)
         return pid
-
-    async def _moved(self, name: str, revision: int) -> None:
-        """Wait until the name is seen to have another holder, or long enough."""
-        deadline = time.monotonic() + NAME_MOVES
-        while time.monotonic() < deadline:
-            held = self._names.lookup(name)
-            if held is not None and held.revision != revision:
-                return
-            await asyncio.sleep(POLL)
 
     async def call_function(self, query: Query) -> Any:
         args, timeout = args_of(query), timeout_of(query)
@@ -130,6 +123,13 @@ class Acting:
             where = "`wippy names` shows the names, `wippy services` the PIDs of services"
             raise NotFound(f"noproc: no process is registered as {target!r}; {where}")
         return held.pid.encode(), target, held.revision
+
+
+def _revision_in(stale: Refused) -> int:
+    """Up to which revision the node that refused a message by name knows who holds the name."""
+    details = stale.error.get("details")
+    revision = details.get("applied") if isinstance(details, dict) else None
+    return revision if isinstance(revision, int) else 0
 
 
 async def _watch(port: Port, pid: bytes, timeout: float) -> None:

@@ -12,17 +12,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgpack
 import structlog
 
+from cluster import rollcall
 from cluster.envelope import to_text, unpack
 from cluster.errors import CallTimeout, ClusterError, MessageTooBig
 from cluster.locks import Lock
+from cluster.members import Member
 from cluster.names import Names
 from cluster.tasks import Tasks
 from node.acting import Acting
+from node.operating import Operated, Operating
 from node.pages import PAGE_ITEMS, Pages
 from node.ports import Ports, Refused
 from node.query import BadQuery, NotFound, Query, text_of, timeout_of
@@ -30,6 +33,7 @@ from node.query import BadQuery, NotFound, Query, text_of, timeout_of
 log = structlog.get_logger("wippy.admin")
 
 MAX_WAITING = 1000
+Ops: TypeAlias = dict[str, Callable[[Query], Awaitable[Any]]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class NodeState:
     """What the node tells of itself. Callables, so that every answer is current."""
 
     node: str
+    members: Callable[[], list[Member]]
+    """The registered nodes as this one sees them."""
     health: Callable[[], dict[str, Any]]
     converged: Callable[[int, float], Awaitable[dict[str, Any]]]
     """How far this node is with a version of the registry, waiting so many seconds for it."""
@@ -44,10 +50,12 @@ class NodeState:
     """Returns when the watched copies are complete up to a revision, within so many seconds."""
     processes: Callable[[], Awaitable[list[dict[str, Any]]]]
     inspect: Callable[[str], Awaitable[dict[str, Any] | None]]
-    stats: Callable[[], dict[str, Any]]
+    stats: Callable[[], Awaitable[dict[str, Any]]]
     services: Callable[[], list[dict[str, Any]]]
+    trees: Callable[[], list[dict[str, Any]]]
     dead_letters: Callable[[], list[dict[str, Any]]]
     locks: Callable[[], list[Lock]]
+    operated: Operated
 
 
 class Admin:
@@ -55,12 +63,13 @@ class Admin:
 
     def __init__(self, state: NodeState, ports: Ports, names: Names, tasks: Tasks) -> None:
         self._state = state
-        self._acting = Acting(state.node, ports, names, tasks)
+        self._acting = Acting(state.node, ports, names, tasks, state.applied)
+        operating = Operating(state.node, state.operated)
         self._names = names
         self._tasks = tasks
         self._waiting = 0
         self._pages = Pages()
-        self._ops: dict[str, Callable[[Query], Awaitable[Any]]] = {
+        self._ops: Ops = {
             "health": self._health,
             "converged": self._converged,
             "applied": self._applied,
@@ -70,6 +79,7 @@ class Admin:
             "names": self._list_names,
             "locks": self._list_locks,
             "services": self._services,
+            "trees": self._trees,
             "dead_letters": self._dead_letters,
             "send": self._acting.send,
             "call": self._acting.call,
@@ -77,16 +87,24 @@ class Admin:
             "spawn": self._acting.spawn,
             "cancel": self._acting.cancel,
             "terminate": self._acting.terminate,
+            "cordon": operating.cordon,
+            "uncordon": operating.uncordon,
+            "label": operating.label,
+            "release": operating.release,
         }
 
     def on_query(self, payload: bytes, answer: Callable[[bytes], Awaitable[None]]) -> None:
         """A query arrived; the answer goes to ``answer`` when it is known."""
-        self._tasks.start(self._handle(payload, answer), "query")
+        self._tasks.start(self._handle(payload, answer, self._ops), "query")
 
-    async def _handle(self, payload: bytes, answer: Callable[[bytes], Awaitable[None]]) -> None:
+    def on_announcement(self, payload: bytes, answer: Callable[[bytes], Awaitable[None]]) -> None:
+        """The same of a query to every node, which may only ask who there is."""
+        self._tasks.start(self._handle(payload, answer, {rollcall.OP: self._members}), "query to all")
+
+    async def _handle(self, payload: bytes, answer: Callable[[bytes], Awaitable[None]], ops: Ops) -> None:
         self._waiting += 1
         try:
-            packed = _packed(await self._result(payload))
+            packed = _packed(await self._result(payload, ops))
         except asyncio.CancelledError:
             await answer(_packed(_failure("Unavailable", f"node {self._state.node} is stopping", "stopping")))
             raise
@@ -98,11 +116,11 @@ class Admin:
             text = f"the answer of {error.size} bytes is over the {error.limit} that fit into one message of NATS"
             await answer(_packed(_failure("Invalid", f"{text}; ask for less", "too_big")))
 
-    async def _result(self, payload: bytes) -> dict[str, Any]:
+    async def _result(self, payload: bytes, ops: Ops) -> dict[str, Any]:
         if self._waiting > MAX_WAITING:
             return _failure("Unavailable", f"{MAX_WAITING} queries wait already; try again", "busy")
         try:
-            return {"ok": True, "value": await self._run(payload)}
+            return {"ok": True, "value": await self._run(payload, ops)}
         except Refused as error:
             return _failure(error.kind, str(error), error.code)
         except CallTimeout as error:
@@ -117,14 +135,17 @@ class Admin:
             log.exception("query failed")
             return _failure("Internal", f"{type(error).__name__}: {error}", "internal")
 
-    async def _run(self, payload: bytes) -> Any:
+    async def _run(self, payload: bytes, ops: Ops) -> Any:
         query = to_text(unpack(payload))
         if not isinstance(query, dict) or not isinstance(query.get("op"), str):
             raise BadQuery("expected a msgpack map with a text field 'op'")
-        handler = self._ops.get(query["op"])
+        handler = ops.get(query["op"])
         if handler is None:
-            raise BadQuery(f"unknown op {query['op']!r}; known: {', '.join(sorted(self._ops))}")
+            raise BadQuery(f"unknown op {query['op']!r}; known: {', '.join(sorted(ops))}")
         return await handler(query)
+
+    async def _members(self, query: Query) -> Any:
+        return rollcall.told(self._state.node, self._state.members())
 
     async def _health(self, query: Query) -> Any:
         return self._state.health()
@@ -143,7 +164,7 @@ class Admin:
         return {"revision": revision}
 
     async def _stats(self, query: Query) -> Any:
-        return self._state.stats()
+        return await self._state.stats()
 
     async def _list(self, query: Query) -> Any:
         """Processes, a page at a time; ``host`` and ``entry`` leave the others out."""
@@ -188,10 +209,20 @@ class Admin:
         return self._page(query, held)
 
     async def _services(self, query: Query) -> Any:
-        return self._state.services()
+        """Services as this node knows them, a page at a time."""
+        return self._page(query) if "cursor" in query else self._page(query, self._state.services())
+
+    async def _trees(self, query: Query) -> Any:
+        """The supervisors of this node and their children, a page at a time."""
+        return self._page(query) if "cursor" in query else self._page(query, self._state.trees())
 
     async def _dead_letters(self, query: Query) -> Any:
-        return self._state.dead_letters()
+        """The dead letters that are kept, the newest first, a page at a time; ``reason`` leaves the others out."""
+        if "cursor" in query:
+            return self._page(query)
+        reason = None if query.get("reason") is None else text_of(query, "reason")
+        letters = [one for one in self._state.dead_letters() if reason in (None, one["reason"])]
+        return self._page(query, letters[::-1])
 
 
 def _packed(answer: dict[str, Any]) -> bytes:

@@ -7,15 +7,16 @@ nowhere else, so that this file is the picture of the node.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from cluster.avoids import Avoids
 from cluster.bus import Bus
 from cluster.claims import Claims
 from cluster.door import Door
-from cluster.envelope import Kind
+from cluster.envelope import Kind, to_raw
 from cluster.etcd import Etcd, PrefixWatch, Room
 from cluster.events import EventBus
 from cluster.everywhere import Everywhere
@@ -27,6 +28,7 @@ from cluster.locks import Locks
 from cluster.members import Member, Members, Registration
 from cluster.names import Names, Scope
 from cluster.placement import ranking
+from cluster.quarantine import Loss, Quarantine
 from cluster.registry import Collector, Folding, Keep, Registry, RegistryState
 from cluster.subjects import Subjects
 from cluster.tasks import Tasks
@@ -54,20 +56,26 @@ from node.modules.logger import LoggerModule, lowest_shown
 from node.modules.names import NamesModule
 from node.modules.permits import EVERY_NAMESPACE, Permits
 from node.modules.pg import PgModule
+from node.modules.process import ProcessModule
 from node.modules.registry import RegistryModule
 from node.modules.store import StoreModule
+from node.modules.supervisor import SupervisorModule
 from node.modules.system import Facts, SystemModule
 from node.modules.time import TimeModule
+from node.nodelocal import NodeLocal
+from node.operating import Operated
 from node.output import Output
 from node.owners import Owners
 from node.ownership import Ownership
 from node.parts import Parts
 from node.probes import ProbeServer
+from node.returns import Returns
 from node.router import Router
 from node.settings import Settings
-from node.stores import Stores
+from node.stores import Namespaces, Stores
 from node.supervisor import Supervisor
 from node.system_events import member_events, registry_events
+from node.trees import Definitions, Guard, Trees
 from node.variables import Variables
 from node.version import VERSION
 from node.view import NodeView
@@ -100,6 +108,7 @@ def build_parts(
     everywhere = Everywhere(bus, subjects, members, name)
     names = Names(etcd, watch, keys, name, tasks, lambda: keeper.lease.id, everywhere)
     claims = Claims(etcd, watch, keys, name)
+    avoids, quarantine = Avoids(etcd, watch, keys, name), Quarantine(etcd, watch, keys)
     locks = Locks(etcd, watch, keys, tasks)
     link_limits = Limits(timeout=settings.cluster.link_timeout.total_seconds())
     links = Links(bus.data, members, subjects, name, limits=link_limits, max_message=settings.limits.max_message)
@@ -109,21 +118,37 @@ def build_parts(
     registry = Registry(etcd, watch, keys, name, lambda state: checker.problems(state.entries()), capability=CAPABILITY)
     folding = Folding(etcd, watch, keys, registry, lambda: _registry_rank(members, name))
     env = EnvRegistry(os.environ, options.directory)
-    stores = Stores(etcd, keys, env.lookup)
+    stores = Stores(etcd, keys, env.lookup, Namespaces(bus.data, subjects, name, incarnation))
     lease = _Lease(keeper)
     supervisor = Supervisor(
         name,
         incarnation,
         router.ports,
         claims,
+        avoids,
+        quarantine,
         members,
         keys,
         lease,
         env.lookup,
         lambda kind, service: events.send_local("supervisor", kind, service),
+        settings.cluster.expected_nodes,
     )
     holders = LockHolders(locks, keys, lease, router.route)
-    owners = Owners(supervisor, holders)
+    guard = Guard(supervisor)
+    owners = Owners(guard, holders, router.names_in_doubt)
+    trees = Trees(
+        name,
+        router.ports,
+        members,
+        Definitions(lambda id: registry.state.get(id), env.lookup),
+        guard,
+        applied=watch.reached,
+        barrier=lambda: hosts.barrier(),
+        in_doubt=lambda: not lease.may_run_owned(lease.current()),
+        refuse=router.refuse,
+    )
+    router.hosts[trees.host_id] = trees
     halves = load_halves()
     groups = Groups(
         name, incarnation, router.route, members.all, env.lookup, tasks, max_message=settings.limits.max_message
@@ -139,12 +164,14 @@ def build_parts(
             EventsModule(events),
             EnvModule(env),
             TimeModule(),
-            StoreModule(stores, lambda pid: _fences(supervisor, holders, pid)),
+            StoreModule(stores, lambda pid: _fences(supervisor, guard, holders, owners.line(pid))),
+            ProcessModule(lambda pid: _token(supervisor, guard, owners.line(pid))),
             io,
             LoggerModule(min_level=settings.logmanager.min_level),
             NamesModule(names, name, lambda: keeper.lease.id, default_scope=scope),
             LocksModule(locks, lease),
             PgModule(groups, router.is_congested),
+            SupervisorModule(router.ports, lambda target: _supervisor_pid(names, claims, target)),
             SystemModule(
                 Facts(
                     node=name,
@@ -198,6 +225,7 @@ def build_parts(
         hosts=hosts,
         router=router,
         supervisor=supervisor,
+        quarantine=quarantine,
         events=events,
         door=door,
         keeper=keeper,
@@ -207,6 +235,7 @@ def build_parts(
     )
     told = Told(
         node=name,
+        members=members.all,
         health=view.health,
         converged=view.converged,
         applied=watch.reached,
@@ -214,8 +243,17 @@ def build_parts(
         inspect=view.inspect,
         stats=view.figures,
         services=supervisor.stats,
+        trees=trees.shown,
         dead_letters=view.dead_letters,
         locks=locks.all,
+        operated=Operated(
+            state=lambda: parts.state,
+            cordon=lambda: parts.cordon(),
+            uncordon=lambda: parts.uncordon(),
+            label=lambda changes: parts.label(changes),
+            knows=supervisor.knows,
+            release=supervisor.release,
+        ),
     )
     parts = Parts(
         name=name,
@@ -230,6 +268,7 @@ def build_parts(
         claims=claims,
         locks=locks,
         groups=groups,
+        stores=stores,
         keeper=keeper,
         ownership=ownership,
         links=links,
@@ -247,6 +286,7 @@ def build_parts(
         hosts=hosts,
         watchdog=Watchdog(hosts.vms),
         supervisor=supervisor,
+        trees=trees,
         convergence=convergence,
         events=events,
         door=door,
@@ -256,25 +296,32 @@ def build_parts(
         output=output,
         logs=logs,
         make_registration=make_registration,
+        labels=_labels(settings),
     )
-    _wire(parts, owners, holders, tasks)
+    _wire(parts, owners, holders, quarantine, tasks)
     return parts
 
 
-def _wire(parts: Parts, owners: Owners, holders: LockHolders, tasks: Tasks) -> None:
+def _wire(parts: Parts, owners: Owners, holders: LockHolders, quarantine: Quarantine, tasks: Tasks) -> None:
     """What one part tells another."""
     router, hosts, names = parts.router, parts.hosts, parts.names
     parts.links.on_envelopes(router.from_link)
+    parts.links.on_lull(hosts.step_waiting)
     parts.links.on_down(router.node_down)
     parts.links.on_down(parts.groups.link_closed)
     parts.links.on_congestion(router.congestion)
     names.on_change(router.name_changed)
     names.on_revoked(lambda name, pid: _revoke(parts, name, pid))
-    router.by_name_allowed = lambda lease: lease == parts.keeper.lease.id and parts.keeper.remaining() > 0
+    router.by_name_allowed = lambda lease: lease in (0, parts.keeper.lease.id) and parts.keeper.remaining() > 0
     router.applied = lambda: parts.members.applied
+    router.on_return = Returns(parts.watch, tasks, router.give_back, router.dead_letters).take
     hosts.on_ended(lambda pid, error: _release_names(parts, tasks, pid))
+    router.on_nameless = lambda pid: _release_names(parts, tasks, pid)
     hosts.on_ended(lambda pid, error: holders.process_ended(pid))
+    hosts.on_ended(lambda pid, error: owners.process_ended(pid))
     hosts.on_ended(lambda pid, error: parts.groups.process_ended(pid))
+
+    node_local = NodeLocal(parts.name, parts.members.all, lambda: parts.registry.state)
 
     def registry_changed(before: RegistryState, after: RegistryState, changed: frozenset[str]) -> None:
         code = {one for one in changed if _is_code(before, one) or _is_code(after, one)}
@@ -282,18 +329,27 @@ def _wire(parts: Parts, owners: Owners, holders: LockHolders, tasks: Tasks) -> N
             hosts.code_changed(code)
             parts.supervisor.code_changed(lambda process: not code.isdisjoint(made_of(process, after.get)))
         parts.convergence.aim(after, changed)
+        parts.trees.entries_changed(changed)
+        node_local.entries_changed(changed)
         if parts.events.has_subscribers:
             for event in registry_events(before, after, changed):
                 parts.events.send_local(event.system, event.kind, event.path, event.data)
+
+    def quarantined(service: str, losses: list[Loss]) -> None:
+        nodes = [loss.node for loss in losses]
+        log.error("service quarantined: nodes hung in it; it is started nowhere", service=service, nodes=nodes)
+        parts.events.send_local("supervisor", "service.quarantine", service, to_raw({"nodes": nodes}))
 
     def member_changed(before: Member | None, after: Member | None) -> None:
         for event in member_events(before, after):
             parts.events.send_local(event.system, event.kind, event.path, event.data)
         parts.groups.member_changed(before, after)
         router.nodes_changed(frozenset(member.node for member in parts.members.all()))
+        node_local.members_changed()
         if before is not None and after is None and parts.is_own(before):
             parts.ownership.on_unregistered(before.epoch)
 
+    quarantine.on_begun(quarantined)
     parts.registry.on_change(registry_changed)
     parts.members.on_change(member_changed)
 
@@ -301,6 +357,8 @@ def _wire(parts: Parts, owners: Owners, holders: LockHolders, tasks: Tasks) -> N
         names.lease_lost(lease)
         parts.locks.lease_lost(lease)
 
+    parts.bus.on_reconnect(parts.ownership.server_back)
+    parts.watch.on_return(parts.ownership.server_back)
     parts.ownership.bind(owners, parts.links, parts.register_again, lease_lost)
 
 
@@ -316,10 +374,30 @@ class _Lease:
         return self._keeper.lease.id
 
 
-def _fences(supervisor: Supervisor, holders: LockHolders, pid: bytes) -> list[tuple[str, int]]:
-    """What a process owns, compared in each of its writes: its service's claim and its locks."""
-    claim = supervisor.fence_of(pid)
-    return [*([claim] if claim is not None else []), *holders.fences_of(pid)]
+def _fences(supervisor: Supervisor, guard: Guard, holders: LockHolders, line: Iterable[bytes]) -> list[tuple[str, int]]:
+    """What a process and those it runs for own, compared in each of its writes: claims of services, and locks."""
+    claims: list[tuple[str, int]] = []
+    locks: list[tuple[str, int]] = []
+    for pid in line:
+        claim = supervisor.fence_of(guard.top_of(pid))
+        claims += [claim] if claim is not None else []
+        locks += holders.fences_of(pid)
+    return [*claims, *locks]
+
+
+def _token(supervisor: Supervisor, guard: Guard, line: Iterable[bytes]) -> int | None:
+    """Of the claim a process runs under, or the nearest of those it runs for."""
+    claims = (supervisor.fence_of(guard.top_of(pid)) for pid in line)
+    return next((claim[1] for claim in claims if claim is not None), None)
+
+
+def _supervisor_pid(names: Names, claims: Claims, target: str) -> str | None:
+    """The process behind a name, or behind an entry that runs once in the cluster."""
+    held = names.lookup(target)
+    if held is not None:
+        return held.pid
+    claim = claims.get(target, 0)
+    return claim.state.pid if claim is not None and claim.state is not None else None
 
 
 def _revoke(parts: Parts, name: str, pid: str) -> None:
@@ -352,6 +430,13 @@ def _code(state: RegistryState, id: str) -> dict[bytes, Any]:
 def _registry_rank(members: Members, node: str) -> int:
     ranked = ranking("config", 0, [member.node for member in members.ready()])
     return ranked.index(node) if node in ranked else len(ranked)
+
+
+def _labels(settings: Settings) -> dict[str, str]:
+    labels = dict(settings.cluster.labels)
+    if settings.cluster.failure_domain:
+        labels.setdefault("failure_domain", settings.cluster.failure_domain)
+    return labels
 
 
 def _default_scope(settings: Settings, embedded: bool) -> Scope:

@@ -23,6 +23,7 @@ from cluster.tasks import Tasks
 from node.balance import effective_workers
 from node.host import Vm, VmConfig, VmGone
 from node.host.boundary import Item, Out
+from node.host.inline import Inline
 from node.host.vm import StepObserver
 from node.limits import Sizing
 from node.modules import Dispatcher
@@ -39,7 +40,7 @@ LOOK = 1.0
 """Seconds between two looks at how busy the workers are."""
 ROUTED = 32
 """Items below are envelopes."""
-ACTS = frozenset({Kind.MESSAGE, Kind.SPAWN, Kind.CALL, Kind.CANCEL, Kind.TERMINATE, Out.CALL, Out.CAST})
+ACTS = frozenset({Kind.MESSAGE, Kind.MESSAGES, Kind.SPAWN, Kind.CALL, Kind.CANCEL, Kind.TERMINATE, Out.CALL, Out.CAST})
 """Items by which a process acts on others. Answers and exits are none: whoever waits for them must not wait in vain."""
 
 
@@ -50,6 +51,8 @@ class Guard(Protocol):
     def guarded(self) -> Collection[bytes]: ...
 
     def may_act(self, pid: bytes) -> bool: ...
+
+    def runs_for(self, pid: bytes, caller: bytes) -> None: ...
 
 
 class Hosts:
@@ -83,6 +86,7 @@ class Hosts:
         self._tune = tune
         self._names = names
         self._on_step = on_step
+        self._inline = Inline()
         self._on_failure = on_failure
         self._terminals = terminals
         self._guard = guard
@@ -142,6 +146,10 @@ class Hosts:
         """Hosts with a VM that is gone."""
         return [host for host, running in self._running.items() if any(w.vm.failed for w in running.workers)]
 
+    def whose_turn(self, slot: int) -> int:
+        """Whose turn it is in the VM of ``slot``, as ``Kernel.whose_turn`` tells. From any thread."""
+        return next((vm.whose_turn() for vm in self.vms() if vm.slot == slot), 0)
+
     def vms(self) -> list[Vm]:
         return [worker.vm for running in self._running.values() for worker in running.workers]
 
@@ -161,6 +169,10 @@ class Hosts:
             for worker, some in zip(workers, listed, strict=True)
             for process in some or ()
         ]
+
+    async def barrier(self) -> None:
+        """Wait until every VM has done what it was given so far. Raises TimeoutError."""
+        await asyncio.gather(*(_ask(worker, b"idle") for worker in self._answering()))
 
     async def inspect(self, pid: str, slot: int) -> dict[str, Any] | None:
         """Everything the VM in ``slot`` knows of a process, None when it has none of that PID."""
@@ -269,6 +281,7 @@ class Hosts:
             on_step=self._on_step,
             on_failure=lambda vm, error: self._on_failure(f"VM of {vm.host_id}", error),
             counter=counter,
+            inline=self._inline,
         )
         try:
             await vm.__aenter__()
@@ -312,6 +325,10 @@ class Hosts:
         if vm.gone:
             self._slots.give_back(vm.slot, vm.stats().counter)
 
+    def step_waiting(self) -> None:
+        """Step the VMs that have little to do now, rather than in the next turn of the loop."""
+        self._inline.run()
+
     def _take(self, vm: Vm, items: list[Item]) -> None:
         """Everything a VM put out in one step, in order."""
         route, guarded = self._router.route, self._guard.guarded
@@ -329,6 +346,10 @@ class Hosts:
                     self._give_code(vm, item[1], item[2])
                 case Out.ENDED:
                     self._ended(vm, item)
+                case Out.RUNS_FOR:
+                    self._guard.runs_for(item[1], item[2])
+                case Out.DEAD_LETTER:
+                    self._router.dead_letters.note(*item[1:])
                 case Out.STOPPED:
                     log.debug("host stopped", host=vm.host_id)
                 case _:
@@ -339,7 +360,7 @@ class Hosts:
         pid = item[1] if op == Out.CAST else item[2]
         if pid not in guarded or self._guard.may_act(pid):
             return False
-        if op == Kind.MESSAGE:
+        if op in (Kind.MESSAGE, Kind.MESSAGES):
             self._router.dead_letters.add(item, "lease_over")
         return True
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import sys
 import time
@@ -32,6 +33,8 @@ Encoding = Literal["console", "json"]
 Level = Literal["debug", "info", "warning", "error", "silent"]
 
 MAX_PENDING = 32 * 1024 * 1024
+LAST_LINES_SECONDS = 0.2
+"""How long a process that ends at once waits for its log: it may have to be gone before its lease is."""
 NUMBERS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "silent": 50}
 MESSAGE_WIDTH = 32
 
@@ -101,9 +104,10 @@ class Logs:
             self._put(notice)
         self._put(line)
 
-    def flush(self, timeout: float = 1.0) -> None:
-        """Wait until all lines are written: the last act before the process is ended hard."""
-        self._output.flush(timeout)
+    def end_process(self, code: int) -> None:
+        """``os._exit``, once the lines are written that say why: the thread that writes them ends with the process."""
+        self._output.flush(LAST_LINES_SECONDS)
+        os._exit(code)
 
     def _put(self, line: str) -> None:
         self._output.put(self._descriptor, line.encode("utf-8", "backslashreplace"))

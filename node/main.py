@@ -14,7 +14,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -152,11 +152,15 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
     keys, subjects = Keys(place.cluster), Subjects(place.cluster)
     # what the node can't do without: one of these that breaks ends the node
     vital = Tasks("node", lambda task, error: parts.fail(task, error))
-    ownership = Ownership(vital)
+    ownership = Ownership(vital, logs.end_process)
     async with AsyncExitStack() as stack:
         etcd = await stack.enter_async_context(_etcd(settings.cluster.etcd, place))
         incarnation = await draw_incarnation(etcd, keys)
-        keeper = await stack.enter_async_context(_keeper(settings, place, ownership))
+
+        async def last_words(etcd: Etcd, slot: int, reason: str) -> None:
+            await parts.accuse(etcd, slot, reason)
+
+        keeper = await stack.enter_async_context(_keeper(settings, place, ownership, last_words, logs))
         stack.push_async_callback(_give_back_lease, keeper, ownership)
         bus = await stack.enter_async_context(_bus(settings.cluster.nats, place, subjects, name))
         watch = PrefixWatch(etcd, keys.prefix, unloaded=[keys.blobs, f"{keys.prefix}kv/"])
@@ -183,6 +187,7 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
         await stack.enter_async_context(parts.probes)
         await stack.enter_async_context(parts.links)
         await stack.enter_async_context(parts.door)
+        await parts.open_announcements()
         await parts.register()
         await stack.enter_async_context(watch)
 
@@ -194,6 +199,7 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
         await stack.enter_async_context(parts.io)
         await stack.enter_async_context(parts.hosts)
         await stack.enter_async_context(parts.watchdog)
+        await stack.enter_async_context(parts.stores)
         await stack.enter_async_context(vital)
         parts.convergence.aim(parts.registry.state)
         vital.start(parts.convergence.run(), "convergence")
@@ -206,6 +212,8 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
         await stack.enter_async_context(parts.collector)
         await stack.enter_async_context(parts.room)
         vital.start(parts.supervisor.run(), "supervisor")
+        stack.push_async_callback(parts.trees.close)
+        stack.push_async_callback(parts.trees.stop, "node stopping", settings.shutdown.timeout.total_seconds())
         parts.supervisor.open()
         stack.push_async_callback(parts.supervisor.stop, "service stopping")
         stack.callback(ownership.end)
@@ -233,7 +241,7 @@ async def _converged(parts: Parts) -> None:
 def _description(options: NodeOptions, incarnation: int, parts: Parts) -> Description:
     return Description(
         incarnation=incarnation,
-        labels=_labels(options.settings),
+        labels=parts.labels,
         version=VERSION,
         capability=CAPABILITY,
         http=parts.probes.address,
@@ -313,7 +321,13 @@ def _etcd(settings: EtcdSettings, place: Place) -> Etcd:
     return Etcd(place.etcd, user=settings.user, password=settings.password, tls=etcd_tls(settings))
 
 
-def _keeper(settings: Settings, place: Place, ownership: Ownership) -> LeaseKeeper:
+def _keeper(
+    settings: Settings,
+    place: Place,
+    ownership: Ownership,
+    last_words: Callable[[Etcd, int, str], Awaitable[None]],
+    logs: Logs,
+) -> LeaseKeeper:
     etcd, cluster = settings.cluster.etcd, settings.cluster
     return LeaseKeeper(
         place.etcd,
@@ -325,6 +339,8 @@ def _keeper(settings: Settings, place: Place, ownership: Ownership) -> LeaseKeep
         step_limit=cluster.wedge_limit,
         on_phase=ownership.on_phase,
         on_lost=ownership.on_lost,
+        last_words=last_words,
+        exit_process=logs.end_process,
     )
 
 
@@ -336,13 +352,6 @@ def _bus(settings: NatsSettings, place: Place, subjects: Subjects, node: str) ->
         tls=nats_tls(settings),
         inbox=subjects.inbox(node),
     )
-
-
-def _labels(settings: Settings) -> dict[str, str]:
-    labels = dict(settings.cluster.labels)
-    if settings.cluster.failure_domain:
-        labels.setdefault("failure_domain", settings.cluster.failure_domain)
-    return labels
 
 
 def _catch_signals(stop: asyncio.Event) -> None:

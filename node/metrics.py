@@ -107,6 +107,9 @@ class NodeSample:
     nats: Sequence[NatsSample] = ()
     nodes: Mapping[str, int] = field(default_factory=dict)
     """Registered nodes by state."""
+    services: Mapping[str, int] = field(default_factory=dict)
+    """Replicas of services on this node by state."""
+    quarantined: int = 0
     side_door: Mapping[str, int] = field(default_factory=dict)
     """By result: accepted, or why refused."""
     events: Mapping[str, int] = field(default_factory=dict)
@@ -172,6 +175,8 @@ RECONNECTS = Family("wippy_nats_reconnects_total", "Reconnects to NATS.", ("conn
 SLOW = Family("wippy_nats_slow_consumer_drops_total", "Messages the NATS client dropped: too slow.", ("connection",))
 FORBIDDEN = Family("wippy_nats_permission_errors_total", "Subjects NATS refused this node.", ("connection",))
 NODES = Family("wippy_nodes", "Registered nodes, by state.", ("state",))
+SERVICES = Family("wippy_services", "Replicas of services on this node, by state.", ("state",))
+QUARANTINED = Family("wippy_services_quarantined", "Services started nowhere because nodes hung in them.")
 SIDE_DOOR = Family("wippy_side_door_total", "Messages of clients at the side door, by result.", ("result",))
 EVENTS = Family("wippy_events_total", "Events, by path: sent, received, delivered.", ("path",))
 DROPPED_LOGS = Family("wippy_log_lines_dropped_total", "Log lines lost because nobody read them.")
@@ -202,6 +207,8 @@ class Collector(PrometheusCollector):
         yield from _links(sample.links)
         yield from _nats(sample.nats)
         yield _gauges(NODES, sample.nodes)
+        yield _gauges(SERVICES, sample.services)
+        yield _value(QUARANTINED, sample.quarantined)
         yield _counts(SIDE_DOOR, sample.side_door)
         yield _counts(EVENTS, sample.events)
         dropped = DROPPED_LOGS.counter()

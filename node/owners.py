@@ -5,8 +5,10 @@ The ownership (fencing rules F3, F4) and the hosts ask this whole instead of its
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
+
+from node.callers import Callers
 
 
 class Part(Protocol):
@@ -27,49 +29,60 @@ class Part(Protocol):
 
 
 class Either(Collection[bytes]):
-    """The processes of two collections, as they are when asked."""
+    """The processes of several collections, as they are when asked."""
 
-    def __init__(self, first: Collection[bytes], second: Collection[bytes]) -> None:
-        self._first, self._second = first, second
+    def __init__(self, *collections: Collection[bytes]) -> None:
+        self._collections = collections
 
     def __contains__(self, pid: object) -> bool:
-        return pid in self._first or pid in self._second
+        return any(pid in one for one in self._collections)
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from {*self._first, *self._second}
+        yield from set().union(*self._collections)
 
     def __len__(self) -> int:
-        return len({*self._first, *self._second})
+        return len(set().union(*self._collections))
 
     def __bool__(self) -> bool:
-        return bool(self._first) or bool(self._second)
+        return any(self._collections)
 
 
 class Owners:
-    """``services`` and ``holders``, asked and told together."""
+    """``services`` and ``holders``, asked and told together.
 
-    def __init__(self, services: Part, holders: Part) -> None:
+    ``names_in_doubt`` is told whether processes here may have lost the names they hold: owned things as well, but
+    nobody ends for them.
+    """
+
+    def __init__(
+        self, services: Part, holders: Part, names_in_doubt: Callable[[bool], None] = lambda in_doubt: None
+    ) -> None:
         self._parts: Sequence[Part] = (services, holders)
+        self._names_in_doubt = names_in_doubt
+        self._callers = Callers()
+        self.line, self.runs_for, self.process_ended = self._callers.line, self._callers.put, self._callers.ended
 
     @property
     def guarded(self) -> Collection[bytes]:
         """Processes whose items must be asked for with ``may_act`` before they leave the VM."""
         services, holders = self._parts
-        return Either(services.guarded, holders.guarded)
+        return Either(services.guarded, holders.guarded, self._callers.pids())
 
     def may_act(self, pid: bytes) -> bool:
-        services, holders = self._parts
-        return services.may_act(pid) and holders.may_act(pid)
+        """Whether the process, and everybody it runs for, holds what it owns."""
+        return all(part.may_act(one) for one in self._callers.line(pid) for part in self._parts)
 
     def in_doubt(self) -> None:
         for part in self._parts:
             part.in_doubt()
 
     def kill_owned(self) -> None:
+        self._names_in_doubt(True)
         for part in self._parts:
             part.kill_owned()
 
     def sure(self) -> None:
+        self._names_in_doubt(False)
         for part in self._parts:
             part.sure()
 

@@ -1,7 +1,8 @@
 """What a node does as its lease nears its end, answers again, or is lost (fencing rules F3, F4).
 
 The lease keeper tells the phases; here they become deeds: owned work is cancelled, then killed;
-in doubt the links fall silent; the same lease answering again lets everything go on. A lost
+the same lease answering again lets it start again. All else goes on meanwhile, messages between
+nodes included: a peer that sees this registration end says so by itself. A lost
 lease ends the registration: once all owned work has ended, the node takes a new lease and
 registers anew, with a new epoch and the same incarnation, so its other processes live on.
 """
@@ -43,10 +44,6 @@ class Owner(Protocol):
 class Reach(Protocol):
     """The links, as far as the lease matters to them."""
 
-    def doubt(self) -> None: ...
-
-    def resume(self) -> None: ...
-
     def end(self, reason: str) -> None: ...
 
 
@@ -65,7 +62,6 @@ class Ownership:
         self._losses = 0
         self._ended_epoch = 0
         self._phase = Phase.HELD
-        self._silent = False
         self._rejoined_after = 0
         self._rejoining: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -102,7 +98,7 @@ class Ownership:
             case Phase.HELD if self._losses > self._rejoined_after:
                 pass  # a new lease; what may be done under it begins with the registration
             case Phase.HELD:
-                self._go_on()
+                self._owner.sure()
             case Phase.CANCEL:
                 log.warning("the lease is not renewed; owned work is cancelled", lease=f"{lease:x}")
                 self._owner.in_doubt()
@@ -111,9 +107,7 @@ class Ownership:
                 self._stop_owned()
             case Phase.DOUBT:
                 # also the first to be told, when the process was suspended past the others
-                log.error("the lease may be over; nothing is sent or owned until it answers", lease=f"{lease:x}")
-                self._silent = True
-                self._reach.doubt()
+                log.error("the lease may be over; nothing is owned until it answers", lease=f"{lease:x}")
                 self._stop_owned()
             case Phase.LOST:
                 self._stop_owned()
@@ -123,7 +117,6 @@ class Ownership:
         self._news.set()
         if self._owner is None or self._reach is None:
             return
-        self._silent = False
         self._reach.end("the lease of this node is lost")
         self._forget(lease)
         if self._ending:
@@ -139,14 +132,9 @@ class Ownership:
             log.error("this node is not registered any more; it registers again")
             self._begin_rejoin()
 
-    def _go_on(self) -> None:
-        """The lease is sure: links that fell silent speak again, also when that was while the node registered."""
-        assert self._owner is not None
-        assert self._reach is not None
-        if self._silent:
-            self._silent = False
-            self._reach.resume()
-        self._owner.sure()
+    def server_back(self) -> None:
+        """NATS or etcd can be reached again: a registration that failed without it is tried again at once."""
+        self._news.set()
 
     def _stop_owned(self) -> None:
         assert self._owner is not None
@@ -163,6 +151,7 @@ class Ownership:
         pause = FIRST_RETRY
         while True:
             losses = self._losses
+            self._news.clear()
             anew = losses > self._rejoined_after
             if anew and not await self._owned_ended():
                 return
@@ -170,9 +159,8 @@ class Ownership:
                 epoch = await self._register(anew)
             except (ClusterError, TimeoutError) as error:
                 log.warning("can't register again yet", error=str(error) or "timeout", again_in=pause)
-                if losses == self._losses:
-                    await self._pause(pause)
-                pause = min(pause * 2, LAST_RETRY)
+                has_news = await self._pause(pause)
+                pause = FIRST_RETRY if has_news else min(pause * 2, LAST_RETRY)
                 continue
             # the watch may have told of the end of this registration before it was complete
             if losses == self._losses and epoch > self._ended_epoch:
@@ -180,17 +168,18 @@ class Ownership:
         self._rejoined_after = losses
         self.rejoins += 1
         if self._phase not in (Phase.CANCEL, Phase.KILL, Phase.DOUBT):
-            self._go_on()
+            self._owner.sure()
         log.info("node registered again")
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but not once it is known that the lease is lost: then a new one helps."""
-        self._news.clear()
+    async def _pause(self, seconds: float) -> bool:
+        """Wait, but not once it is known that the lease is lost, for then a new one helps, or that a server is back;
+        whether that came, now or since the last try began."""
         try:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
         except TimeoutError:
-            return
+            return False
+        return True
 
     async def _owned_ended(self) -> bool:
         """Wait until nothing owned under the lost lease lives; the process ends when it does not."""

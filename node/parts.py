@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -25,6 +26,7 @@ from cluster.links import Links
 from cluster.locks import Locks
 from cluster.members import Member, Members, NodeState, Registration
 from cluster.names import Names
+from cluster.quarantine import Loss, suspect
 from cluster.registry import Collector, Folding, Registry, read_floor
 from cluster.subjects import Subjects
 from node.admin import Admin
@@ -41,7 +43,9 @@ from node.ownership import Ownership
 from node.probes import ProbeServer
 from node.router import Router
 from node.settings import Settings
+from node.stores import Stores
 from node.supervisor import Supervisor
+from node.trees import Trees
 
 if TYPE_CHECKING:
     pass
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("wippy.node")
 
 FLOOR_PAUSE = 0.5
+OnQuery: TypeAlias = Callable[[bytes, Callable[[bytes], Awaitable[None]]], None]
 
 
 @dataclass
@@ -67,6 +72,7 @@ class Parts:
     claims: Claims
     locks: Locks
     groups: Groups
+    stores: Stores
     keeper: LeaseKeeper
     ownership: Ownership
     links: Links
@@ -79,6 +85,7 @@ class Parts:
     hosts: Hosts
     watchdog: Watchdog
     supervisor: Supervisor
+    trees: Trees
     convergence: Convergence
     events: EventBus
     door: Door
@@ -88,6 +95,7 @@ class Parts:
     output: Output
     logs: Logs
     make_registration: Callable[[], Registration]
+    labels: Mapping[str, str]
     registration: Registration | None = None
     state: NodeState = NodeState.JOINING
     failure: str = ""
@@ -96,23 +104,33 @@ class Parts:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """A program asked the node to end, with ``exit_code``."""
     _control: Subscription | None = None
+    _word: int = 0
+    """How often the state was said or wished for: a wish that waits gives way to a later word."""
 
     async def set_state(self, state: NodeState) -> None:
         """Publish what this node offers now."""
         assert self.registration is not None
+        self._word += 1
         await self.registration.set_state(state)
         self.state = state
 
-    async def become_ready(self) -> None:
-        """Joining -> ready (R1): only a node that knows every kind in use; one that doesn't waits, saying why."""
+    async def become_ready(self) -> bool:
+        """Joining -> ready (R1): only a node that knows every kind in use; one that doesn't waits, saying why.
+
+        False when the node is said to be something else meanwhile: that counts.
+        """
         assert self.registration is not None
+        self._word += 1
+        word = self._word
         said: list[str] = []
         while True:
             floor = await read_floor(self.etcd, self.keys)
             unmet = floor.unmet(CAPABILITY)
+            if word != self._word:
+                return False
             if not unmet and await self.registration.set_state(NodeState.READY, floor.unchanged(self.keys)):
                 self.state = NodeState.READY
-                return
+                return True
             if unmet and unmet != said:
                 log.error("this node can't become ready; upgrade it", lacks=unmet)
                 said = unmet
@@ -149,7 +167,20 @@ class Parts:
             await former.close()
         self._control = await self.bus.control.subscribe(self.subjects.control_of(self.name, epoch), self._on_control)
 
+    async def open_announcements(self) -> None:
+        """Answer what is asked of every node: who there is, for clients while etcd is away."""
+        try:
+            await self.bus.control.subscribe(self.subjects.announcements, self._on_announcement)
+        except Unavailable as error:  # a NATS user without that permission
+            log.warning("clients can't ask this node who there is while etcd is away", error=str(error))
+
+    def _on_announcement(self, subject: str, reply: str, payload: bytes, headers: dict[str, str] | None) -> None:
+        self._answer(self.admin.on_announcement, subject, reply, payload)
+
     def _on_control(self, subject: str, reply: str, payload: bytes, headers: dict[str, str] | None) -> None:
+        self._answer(self.admin.on_query, subject, reply, payload)
+
+    def _answer(self, handle: OnQuery, subject: str, reply: str, payload: bytes) -> None:
         async def answer(packed: bytes) -> None:
             if not reply:
                 return
@@ -158,7 +189,7 @@ class Parts:
             except (NotConnected, Unavailable) as error:
                 log.warning("a query gets no answer", subject=subject, error=str(error))
 
-        self.admin.on_query(payload, answer)
+        handle(payload, answer)
 
     async def drain(self, grace: timedelta) -> None:
         """CANCEL all processes, kill the rest after ``grace``."""
@@ -167,6 +198,30 @@ class Parts:
             seconds = f"{grace.total_seconds():g}s"
             log.info("processes are asked to end; after shutdown.timeout they are killed", processes=left, at=seconds)
         await self.hosts.drain("node stopping", grace)
+
+    async def cordon(self) -> None:
+        """Keep what is here and take nothing new."""
+        await self.set_state(NodeState.CORDONED)
+        log.info("node cordoned: it keeps what it has and gets nothing new")
+
+    async def uncordon(self) -> None:
+        """Take work again, if the node knows every kind in use: else it waits, as when it starts."""
+        if self.state is NodeState.CORDONED and await self.become_ready():
+            log.info("node takes work again")
+
+    async def label(self, changes: Mapping[str, str | None]) -> Mapping[str, str]:
+        """Give the node other labels, until it ends; those it has then. None takes one away."""
+        assert self.registration is not None
+        self.labels = await self.registration.set_labels(changes)
+        log.info("labels changed", labels=self.labels)
+        return self.labels
+
+    async def accuse(self, etcd: Etcd, slot: int, reason: str) -> None:
+        """The last words of a node that a hanging VM ends: the service whose process is in the step. Called on the
+        lease keeper's thread with its etcd. Raises Unavailable or OutcomeUnknown."""
+        service = self.supervisor.kept_by(self.hosts.whose_turn(slot))
+        if service and self.registration is not None:
+            await suspect(etcd, self.keys, Loss(service, self.name, self.registration.epoch, time.time(), reason))
 
     def is_own(self, member: Member) -> bool:
         """Whether this is the registration the node serves under."""

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 
@@ -191,6 +191,19 @@ class Port:
         self._ports.close(self)
 
 
+class Actor(Protocol):
+    """A process of the node itself: a port, or one that does more."""
+
+    @property
+    def pid(self) -> bytes: ...
+
+    def deliver(self, envelope: Envelope) -> None:
+        """An envelope for it arrived."""
+
+    def node_down(self, node: bytes, reason: str) -> None:
+        """The node's epoch ended or its link closed."""
+
+
 class Ports:
     """All ports of a node."""
 
@@ -200,22 +213,29 @@ class Ports:
         self.route = route
         self._counter = count(1)
         self._refs = count(1)
-        self._open: dict[bytes, Port] = {}
+        self._open: dict[bytes, Actor] = {}
         self._served: dict[bytes, Callable[[Envelope], bool]] = {}
         self._abandoned: dict[int, Accept] = {}
 
     def open(self, host: str) -> Port:
         """A new port; ``host`` stands in its PID, e.g. ``node:supervisor``."""
-        pid = str(Pid(self._node, host, self._incarnation, next(self._counter) * VM_SLOTS)).encode()
-        port = Port(pid, self)
-        self._open[pid] = port
+        port = Port(self.new_pid(host), self)
+        self._open[port.pid] = port
         return port
+
+    def new_pid(self, host: str) -> bytes:
+        """A PID for a process of the node itself."""
+        return str(Pid(self._node, host, self._incarnation, next(self._counter) * VM_SLOTS)).encode()
+
+    def admit(self, actor: Actor) -> None:
+        """Give ``actor`` what is sent to its PID, until it is closed."""
+        self._open[actor.pid] = actor
 
     def serve(self, pid: bytes, accept: Callable[[Envelope], bool]) -> None:
         """Give what is sent to ``pid`` to ``accept``, at once and in order; False from it: there is no such process."""
         self._served[pid] = accept
 
-    def close(self, port: Port) -> None:
+    def close(self, port: Actor) -> None:
         self._open.pop(port.pid, None)
 
     def next_ref(self) -> int:

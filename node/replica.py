@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import structlog
 
 from cluster.envelope import Kind, to_raw
 from cluster.errors import ClusterError
-from cluster.pid import host_address
+from cluster.pid import Pid, host_address
 from cluster.supervision import (
     CancelStart,
     ChildExited,
@@ -37,6 +36,7 @@ from cluster.supervision import (
     Supervision,
 )
 from cluster.tasks import Tasks
+from node.kept import ReplicaStats
 from node.kinds.service import ProcessService
 from node.ports import Exit, Ports
 
@@ -46,28 +46,12 @@ RESTING = frozenset({ServiceState.STOPPED, ServiceState.EXITED, ServiceState.FAI
 KILL_DEADLINE = 5.0
 """Seconds a killed process may take to be gone before that is said."""
 POLL = 0.1
-
-
-@dataclass(frozen=True)
-class ReplicaStats:
-    """What is known of one replica here. ``since`` is Unix time of the last start."""
-
-    service: str
-    replica: int
-    state: str
-    pid: str
-    restarts: int
-    last_error: str
-    since: float
+STARTS_HERE = 5
+"""Starts in a row that may fail here before another node is to try, when the entry sets no ``max_attempts``."""
 
 
 class Replica:
-    """Keeps one replica as its entry says. Start it with ``start``; ``stop`` waits for its end.
-
-    ``may_start`` is asked right before each start, ``ready`` waits for what the service requires. ``fence`` has
-    the PID of each process before anything that comes out of it is handled; ``on_pid`` has the one that runs now,
-    None when it ended.
-    """
+    """Keeps one replica as its entry says: a ``node.kept.Kept``. Its arguments are those of ``node.kept.Make``."""
 
     def __init__(
         self,
@@ -100,8 +84,11 @@ class Replica:
         self._asked = False
         self._killed = False
         self._lost_name = ""
+        self._lacks = False
         self._pid: bytes | None = None
         self._since = 0.0
+        self._changed = time.time()
+        self._waits_for = ""
         self.started = asyncio.Event()
         """A process of it ran."""
         self.tried = asyncio.Event()
@@ -121,6 +108,23 @@ class Replica:
     def has_failed(self) -> bool:
         """Nothing of it runs because of an error: it waits to be started again, or was given up."""
         return self._pid is None and not self._asked and self._core.last_error is not None
+
+    @property
+    def counter(self) -> int:
+        return Pid.parse(self._port.pid.decode()).counter
+
+    @property
+    def pids(self) -> Collection[bytes]:
+        return () if self._pid is None else (self._pid,)
+
+    @property
+    def struggles(self) -> bool:
+        """It failed as often in a row as it may: by ``max_attempts``, or without it ``STARTS_HERE`` times. What it
+        requires and lacks here it would lack on any node."""
+        if self._lacks:
+            return False
+        given_up = self._core.state is ServiceState.FAILED
+        return self.has_failed and (given_up or self._core.attempts > STARTS_HERE)
 
     def start(self) -> None:
         self._handle(StartRequested())
@@ -154,9 +158,10 @@ class Replica:
         self._handle(StopRequested(reason))
         self._terminate()
 
-    def name_revoked(self, name: str) -> None:
+    def name_revoked(self, pid: bytes, name: str) -> None:
         """The process lost a name it did not give back: should it end because of that, it is started again."""
-        self._lost_name = name
+        if pid == self._pid:
+            self._lost_name = name
 
     def stats(self) -> ReplicaStats:
         pid = self._pid.decode() if self._pid else ""
@@ -168,9 +173,16 @@ class Replica:
             self._core.restarts,
             self._core.last_error or "",
             self._since,
+            self._changed,
+            self._waits_for,
         )
 
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
     def _handle(self, event: Event) -> None:
+        self._changed = time.time()
         for action in self._core.handle(event):
             match action:
                 case StartChild(after):
@@ -206,13 +218,18 @@ class Replica:
         if after:
             log.info("service restarts", service=self.service, replica=self.replica, after=round(after, 2))
             await asyncio.sleep(after)
+        self._waits_for = ", ".join(self.spec.lifecycle.required)
         try:
             async with asyncio.timeout(limit := self._start_timeout):
                 await self._ready()
+            self._lacks = False
         except TimeoutError:
             required = ", ".join(self.spec.lifecycle.required)
+            self._lacks = True
             self._not_started(f"what it requires ({required}) did not run within {limit:g} s")
             return
+        finally:
+            self._waits_for = ""
         await self._ask_for_process()
 
     async def _ask_for_process(self) -> None:
@@ -240,7 +257,7 @@ class Replica:
         log.error("service can't start", service=self.service, replica=self.replica, error=reason)
         self.tried.set()
         self._on_pid(None)
-        self._handle(ChildExited(time.monotonic(), reason, jitter=random.uniform(-1, 1)))
+        self._handle(ChildExited(self._now(), reason, jitter=random.uniform(-1, 1)))
 
     def _born(self, pid: bytes) -> bool:
         """The process lives. Called as the answer comes in, because its exit may be the next thing that does."""
@@ -252,7 +269,7 @@ class Replica:
         log.info("service started", service=self.service, replica=self.replica, pid=pid.decode())
         self.started.set()
         self.tried.set()
-        self._handle(ChildStarted(time.monotonic()))
+        self._handle(ChildStarted(self._now()))
         if self._killed:
             self._terminate()
         return True
@@ -275,7 +292,7 @@ class Replica:
             log.info("service stopped", service=self.service, replica=self.replica, pid=ended.pid.decode())
         elif error is not None:
             log.warning("service failed", service=self.service, pid=ended.pid.decode(), error=error)
-        self._handle(ChildExited(time.monotonic(), error, retryable, random.uniform(-1, 1)))
+        self._handle(ChildExited(self._now(), error, retryable, random.uniform(-1, 1)))
 
     def _cancel(self, reason: str) -> None:
         if self._pid is not None:

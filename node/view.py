@@ -6,10 +6,11 @@ Everything here reads ``stats()`` snapshots of the components; nothing changes a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from cluster.link import State
 from cluster.links import Links
 from cluster.members import Members, NodeState
 from cluster.pid import Pid
+from cluster.quarantine import Quarantine
 from cluster.registry import Registry
 from node.convergence import Convergence
 from node.host.vm import STEP_BOUNDS
@@ -30,6 +32,7 @@ from node.hosts import Hosts
 from node.limits import limits_of
 from node.logs import Logs
 from node.metrics import HostSample, LinkSample, NatsSample, NodeSample, Steps, WorkerSample
+from node.modules.system import resident
 from node.probes import Target
 from node.router import Router
 from node.supervisor import Supervisor
@@ -37,6 +40,7 @@ from node.workers import HostStats, WorkerStats
 
 MAX_DEGRADED = 200
 MAX_REASON = 1000
+REFRESH_DEADLINE = 0.5
 
 
 @dataclass
@@ -55,12 +59,14 @@ class NodeView:
     hosts: Hosts
     router: Router
     supervisor: Supervisor
+    quarantine: Quarantine
     events: EventBus
     door: Door
     keeper: LeaseKeeper
     logs: Logs
     state: Callable[[], NodeState]
     metrics_address: Callable[[], str]
+    began: float = field(default_factory=time.monotonic)
 
     async def refresh(self) -> None:
         await self.hosts.refresh()
@@ -122,6 +128,8 @@ class NodeView:
             ],
             nats=[_nats("data", bus.data), _nats("control", bus.control)],
             nodes={state: states.count(state) for state in set(states)},
+            services=self.supervisor.counts(),
+            quarantined=len(self.quarantine.services()),
             side_door=self._side_door(),
             events=self._events(),
             log_lines_dropped=self.logs.dropped,
@@ -176,9 +184,24 @@ class NodeView:
             {**asdict(one), "reason": one.reason[:MAX_REASON]} for one in self.convergence.degraded()[:MAX_DEGRADED]
         ]
 
-    def figures(self) -> dict[str, Any]:
+    async def figures(self) -> dict[str, Any]:
+        """Counters since the start and states of now. Of a VM that does not answer, as of its last answer."""
+        with contextlib.suppress(TimeoutError, CallTimeout):
+            async with asyncio.timeout(REFRESH_DEADLINE):
+                await self.hosts.refresh()
         sample = self.sample()
+        hosts = [_shown_host(host) for host in self.hosts.stats()]
         return {
+            "at": time.monotonic(),
+            "incarnation": self.incarnation,
+            "up": time.monotonic() - self.began,
+            "cpu_seconds": time.process_time(),
+            "resident": resident(),
+            "processes": sum(host["processes"] for host in hosts),
+            "mailbox": sum(host["mailbox"] for host in hosts),
+            "run_queue": sum(host["run_queue"] for host in hosts),
+            "hosts": hosts,
+            "services": dict(sample.services),
             "messages": dict(sample.messages),
             "dead_letters": dict(sample.dead_letters),
             "links": [asdict(link) for link in sample.links],
@@ -203,7 +226,7 @@ class NodeView:
         received = sum(host.counters.received for host in self.hosts.stats())
         remote = self.router.messages_in
         return {
-            "local": max(received - (remote - self.router.messages_to_ports), 0),
+            "local": max(received - (remote - self.router.messages_elsewhere), 0),
             "remote_in": remote,
             "remote_out": self.router.messages_out,
         }
@@ -230,6 +253,18 @@ def _host(host: HostStats) -> HostSample:
         limit_hits=counters.limits,
         limits=limits_of(host.config),
     )
+
+
+def _shown_host(host: HostStats) -> dict[str, Any]:
+    """A host as ``wippy top`` shows it."""
+    return {
+        "host": host.host,
+        "processes": host.processes,
+        "mailbox": host.counters.mail,
+        "run_queue": sum(worker.vm.run_queue + worker.vm.waiting_in for worker in host.workers),
+        "memory": sum(worker.vm.memory for worker in host.workers),
+        "busy": sum(worker.busy for worker in host.workers),
+    }
 
 
 def _worker(worker: WorkerStats) -> WorkerSample:

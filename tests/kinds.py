@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from node.kinds import KINDS
 from node.kinds.lifecycle import Lifecycle
 from node.kinds.service import Placement
+from node.kinds.supervisor import Child, Template
 from node.settings.describe import fields_of
 
 HEAD = """# Kinds of entries
@@ -94,6 +95,21 @@ EXAMPLES = {
       initial_delay: 500ms
       max_attempts: 10
 """,
+    "process.supervisor": """\
+- name: desk
+  kind: process.supervisor
+  strategy: rest_for_one
+  children:
+    - {id: greeter, process: greeter_process, host: processes, input: [Ada]}
+    - {id: elsewhere, process: greeter_process, host: processes, node: any, shutdown: 2s}
+    - {id: helpers, process: helpers}
+  lifecycle:
+    auto_start: true
+- name: helpers
+  kind: process.supervisor
+  strategy: dynamic
+  template: {process: greeter_process, host: processes, restart: transient}
+""",
     "env.storage.memory": """\
 - name: memory
   kind: env.storage.memory
@@ -137,6 +153,12 @@ EXAMPLES = {
   kind: store.kv.raft
   namespace: counter
 """,
+    "store.kv.crdt": """\
+- name: sessions
+  kind: store.kv.crdt
+  namespace: sess
+  durable: true
+""",
     "pg.scope": """\
 - name: groups
   kind: pg.scope
@@ -174,11 +196,17 @@ EXAMPLES = {
 NOTES = {
     "process.lua": "`meta.command: {name: add, short: ...}` makes it a program that `wippy run add` starts.\n\n",
     "process.host": "Workers, limits and memory are explained in [limits.md](limits.md).\n\n",
+    "process.supervisor": "[supervision.md](supervision.md) explains trees.\n\n",
     "registry.entry": "Its fields are its own; `wippy config set` changes them while everything runs, as it does\n"
     "those of entries of other kinds with `meta.overlay: true`.\n\n",
 }
 
-APART: dict[str, type[BaseModel]] = {"lifecycle": Lifecycle, "placement": Placement}
+APART: dict[str, type[BaseModel]] = {
+    "lifecycle": Lifecycle,
+    "placement": Placement,
+    "children": Child,
+    "template": Template,
+}
 """Blocks with a section of their own."""
 
 UNUSED = frozenset({"pool", "security"})

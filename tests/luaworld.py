@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cluster.envelope import Kind
+from cluster.envelope import Kind, unfold
 from node.host.boundary import In, Item, Out
 from node.host.kernel import Kernel, VmConfig
 from node.lua.dialect import transform
@@ -38,6 +38,11 @@ class VirtualClock:
 
     def time_ns(self) -> int:
         return NOON * 10**9 + round(self.passed * 1e9)
+
+
+def one_by_one(items: list[Item]) -> list[Item]:
+    """Items of a VM with the messages that left it together apart."""
+    return [one for item in items for one in (unfold(item) if item[0] == Kind.MESSAGES else [item])]
 
 
 class World:
@@ -101,7 +106,7 @@ class World:
             began = time.monotonic()
             stepped = self.kernel.step(pending)
             self.clock.passed += time.monotonic() - began
-            for item in stepped.out:
+            for item in one_by_one(stepped.out):
                 self._take(item)
             if until is not None and until():
                 return self.out[mark:]

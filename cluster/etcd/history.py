@@ -12,17 +12,21 @@ from dataclasses import dataclass, field
 from cluster.etcd import rpc_pb2 as rpc
 from cluster.etcd.values import Batch, KeyEvent, KeyValue, decode_key, encode_key, prefix_end
 
+_DELETE = rpc.Event.DELETE
+
 
 def batches_of(events: Iterable[rpc.Event], *, after: int) -> list[Batch]:
     """The events by revision, in order; those up to revision ``after`` were seen before and are left out."""
     batches: list[Batch] = []
+    current = after
     for event in events:
-        revision = event.kv.mod_revision
-        if revision <= after:
+        kv = KeyValue.of(event.kv)
+        if kv.mod_revision <= after:
             continue
-        if not batches or batches[-1].revision != revision:
-            batches.append(Batch(revision, []))
-        batches[-1].events.append(KeyEvent(event.type == rpc.Event.DELETE, KeyValue.of(event.kv)))
+        if kv.mod_revision != current:
+            current = kv.mod_revision
+            batches.append(Batch(current, []))
+        batches[-1].events.append(KeyEvent(event.type == _DELETE, kv))
     return batches
 
 

@@ -29,6 +29,7 @@ from cluster.etcd.connection import Stream
 from cluster.etcd.errors import PermissionDenied, answer_is_too_large
 from cluster.etcd.history import Known, batches_of, ranges_without, under
 from cluster.etcd.values import Batch, KeyValue, encode_key, prefix_end
+from cluster.handlers import Handlers
 from cluster.tasks import Tasks
 
 log = structlog.get_logger("wippy.etcd.watch")
@@ -93,6 +94,7 @@ class PrefixWatch:
         self._connected = False
         self._has_connected = asyncio.Event()
         self._down_since: float | None = None
+        self._back: Handlers[[]] = Handlers("etcd again")
         self._counters = _Counters()
         self._tasks = Tasks(f"watch of {prefix}")
 
@@ -253,6 +255,11 @@ class PrefixWatch:
             seconds = round(time.monotonic() - self._down_since, 1)
             log.info("watch has etcd again", prefix=self._prefix, after_seconds=seconds, applied=self._applied)
             self._down_since = None
+            self._back.tell()
+
+    def on_return(self, handler: Callable[[], None]) -> None:
+        """Call ``handler`` when the watch has etcd again after it had lost it, on the loop."""
+        self._back.add(handler)
 
     def _create_request(self) -> rpc.WatchRequest:
         # never `fragment`, never `prev_kv`: a revision comes whole, and one lease may take 100,000 keys with it

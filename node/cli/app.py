@@ -7,7 +7,23 @@ from typing import Annotated
 
 import typer
 
-from node.cli import act, config, doctor, inspect, look, modules, project, registry, run, up
+from node.cli import (
+    act,
+    config,
+    doctor,
+    inspect,
+    letters,
+    look,
+    modules,
+    operate,
+    project,
+    registry,
+    run,
+    services,
+    top,
+    tree,
+    up,
+)
 from node.cli.failures import guarded
 from node.cli.gateway import clustered
 
@@ -36,16 +52,23 @@ def build() -> typer.Typer:
         look.ps,
         look.names,
         look.locks,
-        look.services,
+        services.services,
+        tree.tree,
+        top.top,
         inspect.inspect,
         act.send,
         act.call,
         act.spawn,
         act.cancel,
         act.terminate,
+        operate.cordon,
+        operate.uncordon,
+        operate.label,
+        operate.release,
         doctor.doctor,
     ):
         app.command(verb.__name__)(clustered(verb))
+    app.command("dead-letters")(clustered(letters.dead_letters))
     app.add_typer(_registry(), name="registry")
     app.add_typer(_config(), name="config")
     app.command("version")(project.version)

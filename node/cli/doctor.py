@@ -133,7 +133,7 @@ async def _supervised(
     """What the node's supervisor says; that a node is silent is told by its health."""
     told = await _seen(client.ask(member.node, "services", timeout=timeout), timeout)
     if not isinstance(told, str):
-        services[member.node] = told
+        services[member.node] = told["items"]
 
 
 def _tell(found: Sequence[Finding]) -> None:

@@ -279,7 +279,7 @@ def _degraded(sight: Sight) -> Iterator[Finding]:
 
 
 def _services(sight: Sight) -> Iterator[Finding]:
-    """Services whose processes fail. One that was restarted and runs is well."""
+    """Services whose processes fail, or that no node has. One that was restarted and runs is well."""
     own = [each for node, told in sorted(sight.services.items()) for each in told if each.get("node") == node]
     failing = [each for each in own if each.get("last_error") and each.get("state") not in _WELL]
     for each in failing:
@@ -290,8 +290,24 @@ def _services(sight: Sight) -> Iterator[Finding]:
             yield Finding(Level.WARN, "services", says, f"if it fails again, {remedy}")
         else:
             yield Finding(Level.FAIL, "services", f"{where} does not run any more: {why}", remedy)
-    if own and not failing:
+    nowhere = _nowhere(sight)
+    for each in nowhere:
+        name = each["service"] if not each["replica"] else f"{each['service']} (replica {each['replica']})"
+        if each["state"] == "quarantined":
+            yield Finding(Level.FAIL, "services", f"{name} runs nowhere: {each['why']}", "correct it first")
+        else:
+            remedy = "start or uncordon a node it may run on, or change its `placement`"
+            yield Finding(Level.WARN, "services", f"{name} runs nowhere: {each['why']}", remedy)
+    if own and not failing and not nowhere:
         yield Finding(Level.OK, "services", f"none fails, {len(own)} in all")
+
+
+def _nowhere(sight: Sight) -> list[Mapping[str, Any]]:
+    """A row for each replica that no node has, as far as all that answer know."""
+    told = [each for some in sight.services.values() for each in some]
+    had = {(each["service"], each.get("replica", 0)) for each in told if each.get("node")}
+    waiting = {(e["service"], e["replica"]): e for e in told if e.get("state") in ("unplaced", "quarantined")}
+    return [waiting[key] for key in sorted(waiting.keys() - had)]
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from node.cli.failures import Failed
 from node.cli.places import running_place
 
 if TYPE_CHECKING:
-    from cluster.client import Client
+    from cluster.client import Answers, Client
     from node.settings import Settings
 
 CONNECT_SECONDS = 5.0
@@ -88,7 +88,11 @@ async def _run(
     async with connected(find_cluster(Path.cwd(), nats, etcd, cluster), gateway, patience) as client:
         if gateway is not None:
             await client.member(gateway)
-        await verb(client, **given)
+        try:
+            await verb(client, **given)
+        finally:
+            if client.told_by:
+                note(f"etcd does not answer; these are the nodes {client.told_by} knew of when it last did")
 
 
 def find_cluster(
@@ -204,3 +208,12 @@ def warn_silent(silent: dict[str, str]) -> None:
     """Say which nodes a listing lacks, and why."""
     for node, reason in silent.items():
         note(f"{node} did not answer: {reason}")
+
+
+def tell_silent(answers: Answers, on: str | None = None) -> None:
+    """Say which nodes a listing lacks. Raises Failed when it lacks the only one asked for (``on``), or all."""
+    warn_silent(answers.silent)
+    if on is not None and on in answers.silent and on not in answers.by_node:
+        raise Failed(f"node {on} does not answer, so nothing is known of it")
+    if answers.silent and not answers.by_node:
+        raise Failed("no node answers, so nothing is known of them")

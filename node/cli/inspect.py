@@ -48,6 +48,9 @@ async def _holder(client: Client, name: str, timeout: float) -> str:
         for one in held:
             if one["name"] == name:
                 return str(one["pid"])
+    if answers.silent:
+        silent = "; ".join(f"{node} did not answer: {reason}" for node, reason in sorted(answers.silent.items()))
+        raise Failed(f"nothing is known of the name {name!r}: no node that answers has it, and {silent}")
     raise Failed(f"{NOPROC}: no process is registered as {name!r}; {_WHERE}")
 
 

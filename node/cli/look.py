@@ -1,4 +1,4 @@
-"""Verbs that look: nodes, ps, names, locks, services."""
+"""Verbs that look: nodes, ps, names, locks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import typer
 
 from node.cli.console import Format, ago, note, show
 from node.cli.failures import Failed
-from node.cli.gateway import AsJson, Listing, listing, warn_silent
+from node.cli.gateway import AsJson, Listing, listing, tell_silent
 from node.cli.places import find_file, read_place
 
 if TYPE_CHECKING:
     from cluster.client import Client
     from cluster.members import Member
 
-_ERROR_WIDTH = 100
 _SCOPES = {0: "local", 1: "eventual", 2: "consistent", 3: "strong"}
 
 
@@ -38,10 +37,10 @@ async def nodes(client: Client, format: Listing = Format.TEXT, as_json: AsJson =
     rows = [_node(member, health.by_node.get(member.node), health.silent.get(member.node)) for member in members]
     rows += list(gone(client.cluster, {member.node for member in members}))
     columns = {"node": "NODE", "state": "STATE", "processes": "PROCESSES", "registry": "REGISTRY", "up": "UP"}
-    columns |= {"pid": "OS PID", "metrics": "METRICS", "problem": "PROBLEM"}
+    columns |= {"labels": "LABELS", "pid": "OS PID", "metrics": "METRICS", "problem": "PROBLEM"}
     columns = {key: heading for key, heading in columns.items() if any(row.get(key) for row in rows) or key == "node"}
     empty = f"cluster {client.cluster!r} has no nodes; start one with `wippy run`"
-    show(rows, columns, listing(format, as_json), empty=empty, whole=("node", "state"), spare=("up", "pid"))
+    show(rows, columns, listing(format, as_json), empty=empty, whole=("node", "state"), spare=("up", "pid", "labels"))
     if unreachable:
         raise Failed(unreachable)
 
@@ -122,7 +121,7 @@ async def ps(
     left_out = sum(total for node, total in answers.totals.items() if on in (None, node)) - len(rows)
     if limit is not None and left_out > 0:
         note(f"{left_out} more; a higher --limit shows them")
-    warn_silent(answers.silent)
+    tell_silent(answers, on)
 
 
 async def names(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
@@ -137,7 +136,7 @@ async def names(client: Client, format: Listing = Format.TEXT, as_json: AsJson =
     columns = {"name": "NAME", "pid": "PID", "scope": "SCOPE", "node": "KNOWN ON"}
     ordered = [rows[key] for key in sorted(rows)]
     show(ordered, columns, listing(format, as_json), empty="no names are registered", whole=("name", "pid"))
-    warn_silent(answers.silent)
+    tell_silent(answers)
 
 
 async def locks(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
@@ -152,29 +151,4 @@ async def locks(client: Client, format: Listing = Format.TEXT, as_json: AsJson =
     columns = {"lock": "LOCK", "pid": "PID", "token": "TOKEN"}
     ordered = [rows[name] for name in sorted(rows)]
     show(ordered, columns, listing(format, as_json), empty="no locks are held", whole=("lock", "pid"))
-    warn_silent(answers.silent)
-
-
-async def services(client: Client, format: Listing = Format.TEXT, as_json: AsJson = False) -> None:
-    """The supervised services: which node runs each, and in what state."""
-    answers = await client.services()
-    rows: dict[tuple[str, int, str], dict[str, Any]] = {}
-    for node, told in answers.by_node.items():
-        for service in told:
-            key = (service["service"], service["replica"], service["node"])
-            if service["node"] == node or key not in rows:  # what others know of a replica gives way to its own node
-                rows[key] = service
-    columns = {"service": "SERVICE", "node": "NODE", "state": "STATE", "pid": "PID", "restarts": "RESTARTS"}
-    asked = listing(format, as_json)
-    ordered = [rows[key] if asked is Format.JSON else _short(rows[key]) for key in sorted(rows)]
-    if any(row.get("last_error") for row in ordered):
-        columns["last_error"] = "LAST ERROR"
-    show(ordered, columns, asked, empty="no services", whole=("service", "pid"), spare=("restarts",))
-    warn_silent(answers.silent)
-
-
-def _short(service: dict[str, Any]) -> dict[str, Any]:
-    """Its row for people: the last error of one that runs is history, else the first line tells enough."""
-    error = "" if service["state"] == "running" else str(service.get("last_error") or "")
-    first = error.strip().partition("\n")[0]
-    return {**service, "last_error": first if len(first) <= _ERROR_WIDTH else f"{first[: _ERROR_WIDTH - 3]}..."}
+    tell_silent(answers)

@@ -204,7 +204,8 @@ class Development:
         command += [part for url in place.nats for part in ("--nats", url)]
         command += [part for url in place.etcd for part in ("--etcd", url)]
         command += [part for text in self._plan.overrides for part in ("-o", text)]
-        command += [part for text in (*SETTINGS, *self._plan.settings) for part in ("--set", text)]
+        expected = f"cluster.expected_nodes={self._plan.nodes}"
+        command += [part for text in (expected, *SETTINGS, *self._plan.settings) for part in ("--set", text)]
         return command
 
     def _broke(self, task: str, error: BaseException) -> None:

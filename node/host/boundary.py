@@ -9,6 +9,7 @@ messages ``[[topic, payloads], ...]``, context, tracked, timeout in milliseconds
 
     [37, node, congested]                   too much waits for the node: senders wait; or there is room again
     [38, slot, n]                           one of n processes started here is for that worker of the host; 0: none
+    [39, in_doubt]                          the lease of this node, and with it names held here, may be over, or is sure
     [40, operation, error | None, values]   answer to [50] or [52]; error is an error map
     [41, stream, value]                     feed one value to a stream's channel
     [42, stream]                            the stream ended: its channel closes
@@ -25,12 +26,15 @@ Out of a VM, besides envelopes for processes that are not in it:
     [50, operation, pid, entry, module, function, args]   wants an answer
     [51, pid, entry, module, function, args]              wants none
     [52, operation, entry]                                wants the code package of an entry
-    [53, pid, entry, error | None]          a process ended that had names or streams, or was spawned tracked
+    [53, pid, entry, error | None]          a process ended that had names or streams, or was spawned tracked; also
+                                            one that ended before it had the name that [43] gave it
     [54, query, value]                      answer to [46]
     [55]                                    nothing lives any more, after [48]
     [56, operation]                         nobody waits for that operation any more
     [57, text]                              something is wrong in the kernel or with an item it was given
     [58, pid]                               a process was upgraded: what streamed into it ends, its names stay
+    [59, to, from, topic, name, reason]     a message by name that came back reached nobody
+    [60, pid, caller]                       a function runs for a process that may own something
 
 A code package is a dict: id, kind, source (already transformed by the dialect), method, modules
 (list), imports {alias: id}, version (of the registry), context (optional); keys and texts bytes.
@@ -63,6 +67,7 @@ class In(IntEnum):
 
     CONGESTION = 37
     ELSEWHERE = 38
+    NAMES_IN_DOUBT = 39
     ANSWER = 40
     FEED = 41
     FEED_END = 42
@@ -87,6 +92,8 @@ class Out(IntEnum):
     TAKEN_BACK = 56
     COMPLAINT = 57
     UPGRADED = 58
+    DEAD_LETTER = 59
+    RUNS_FOR = 60
 
 
 class ItemPacker:

@@ -7,6 +7,7 @@ limit, pushing anything from Python would abort the whole operating-system proce
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ import lupa.lua54 as lupa
 
 from cluster.envelope import MAX_MESSAGE
 from node.host.boundary import Item, ItemPacker, pack_batch, unpack_batch
-from node.host.prodding import PRODDED, STEPPING, find_count, start_prodding
+from node.host.prodding import PRODDED, STEPPING, as_integer, find_number, start_prodding
 from node.host.sources import read_boot, read_kernel, read_modules, with_points
 
 LEAST_MEMORY = 8 * 1024 * 1024
@@ -175,18 +176,25 @@ class Kernel:
         halves = {name.encode(): with_points(name, text) for name, text in modules.items()}
         halves |= {name.encode(): text for name, text in read_modules().items()}
         boot = self._lua.compile(read_boot())
-        self._feed, self._step, self._collect, self._recover, self._relieve, self._change, place, mark = boot(
+        *functions, place, mark, whose_place, whose_mark = boot(
             self._lua.table_from(settings),
             self._lua.table_from(read_kernel(), recursive=True),
             self._lua.table_from(halves),
         )
-        self._count = find_count(int(place, 16), mark)
+        self._feed, self._step, self._collect, self._recover, self._relieve, self._change = functions
+        self._count = find_number(int(place, 16), mark)
+        self._whose = as_integer(find_number(int(whose_place, 16), whose_mark))
         self.step_began = 0.0
         start_prodding()
 
     def change(self, config: VmConfig) -> None:
         """These limits from the next step on. From any thread."""
         self._next = config
+
+    def whose_turn(self) -> int:
+        """The counter of the process whose turn it is, or of the port of the node that keeps it or an ancestor; 0
+        between turns, or when that can't be told. From any thread."""
+        return 0 if self._whose is None else self._whose.value
 
     def prod(self) -> None:
         """Let the process that runs give way at its next yield point. From any thread."""
@@ -204,12 +212,12 @@ class Kernel:
         """Bytes of the Lua heap."""
         return int(self._lua.get_memory_used())
 
-    def step(self, items: list[Item]) -> Stepped:
+    def step(self, items: list[Item], most: float = math.inf) -> Stepped:
         """Take ``items`` and let processes run. Raises LuaError when the kernel itself is broken."""
-        return self.step_packed([self.pack(item) for item in items])
+        return self.step_packed([self.pack(item) for item in items], most)
 
-    def step_packed(self, texts: list[bytes]) -> Stepped:
-        """The same with items that ``pack`` has packed."""
+    def step_packed(self, texts: list[bytes], most: float = math.inf) -> Stepped:
+        """The same with items that ``pack`` has packed. A step lasts at most ``most`` seconds while there is work."""
         if self._next is not None:
             config, self._next = self._next, None
             self._take_limits(config)
@@ -219,7 +227,7 @@ class Kernel:
         if self.short or used > self._limit * SOFT_LIMIT:
             self.short = bool(self._relieve(now))
             used, now = self.memory, self._clock.monotonic_ns()
-        seconds = self._seconds if used < self._limit * WATCHED else min(self._seconds, WATCHED_STEP)
+        seconds = min(most, self._seconds if used < self._limit * WATCHED else min(self._seconds, WATCHED_STEP))
         if used < self._limit * SOFT_LIMIT:
             self._ceiling = self._limit
         self.step_began = time.monotonic()

@@ -8,6 +8,7 @@ that lives as long as the VM, and a negative one makes the next yield point look
 
 The place is found by what is in it: the kernel says where its variable is and puts two marks there.
 Where they are not seen (another layout, another Lua), nobody prods and the counts work alone.
+In the same way the number of the process whose turn it is can be read while its step hangs.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Steps(Protocol):
     def prod(self) -> None: ...
 
 
-def find_count(place: int, mark: Callable[[float], float]) -> ctypes.c_double | None:
+def find_number(place: int, mark: Callable[[float], float]) -> ctypes.c_double | None:
     """The number behind the upvalue at ``place``, which ``mark`` sets; None when it is not where it should be."""
     before = mark(MARKS[0])
     found = ctypes.string_at(place, UPVALUE_BYTES).find(struct.pack("=d", MARKS[0]))
@@ -52,8 +53,13 @@ def find_count(place: int, mark: Callable[[float], float]) -> ctypes.c_double | 
         if mark(before) == before:
             return count
     mark(before)
-    log.warning("steps of VMs can't be cut short: this Lua keeps its variables elsewhere")
+    log.warning("steps of VMs can't be looked at from outside: this Lua keeps its variables elsewhere")
     return None
+
+
+def as_integer(number: ctypes.c_double | None) -> ctypes.c_int64 | None:
+    """The same place, read as the integer Lua keeps there."""
+    return None if number is None else ctypes.c_int64.from_address(ctypes.addressof(number))
 
 
 STEPPING: set[Steps] = set()

@@ -39,6 +39,7 @@ KERNEL_FILES = (
     "types",
     "subscriptions",
     "sandbox",
+    "sendorder",
     "processes",
     "signals",
     "congestion",

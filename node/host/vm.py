@@ -3,6 +3,7 @@
 ``post`` never blocks. Output is handed to ``on_output`` on the event loop, one batch per step
 (or several joined), in the order the kernel gave it. A VM whose output nobody takes stops
 stepping until it is taken, so a process that logs without end can't fill the node's memory.
+Short steps of a VM whose thread sleeps are done on the event loop (``node.host.inline``).
 
 An error of the kernel itself ends the VM: it is logged, ``on_failure`` is called, and what
 lived in it is gone. Errors of processes never get here. Leaving ``async with`` ends the thread
@@ -12,6 +13,7 @@ after its current step; call ``stop`` before to let processes end in order.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from bisect import bisect_left
@@ -24,7 +26,10 @@ from typing import Any, Protocol, Self
 
 import structlog
 
+from cluster.envelope import Kind
+from node.host import inline
 from node.host.boundary import In, Item, Out
+from node.host.inline import Allowance, Inline
 from node.host.kernel import Kernel, VmConfig
 
 log = structlog.get_logger("wippy.vm")
@@ -45,12 +50,17 @@ BOOT_DEADLINE = timedelta(seconds=10)
 JOIN_DEADLINE = timedelta(seconds=5)
 
 
+MESSAGES = int(Kind.MESSAGES)
+OURS = int(min(Out))
+"""Below are envelopes."""
+
+
 class VmGone(Exception):
     """The VM ended, or broke, before it answered."""
 
 
 class StepObserver(Protocol):
-    """Told around each step, in the VM's thread: who renews the node's lease watches for a VM that hangs."""
+    """Told around each step, in the thread it runs in: who renews the node's lease watches for a VM that hangs."""
 
     def step_began(self, slot: int) -> None: ...
 
@@ -96,6 +106,7 @@ class Vm:
         on_failure: Callable[[Vm, BaseException], None] | None = None,
         on_step: StepObserver | None = None,
         counter: int | None = None,
+        inline: Inline | None = None,
     ) -> None:
         self.slot = slot
         self.host_id = host_id
@@ -106,7 +117,13 @@ class Vm:
         self._on_output = on_output
         self._on_failure = on_failure
         self._on_step = on_step
+        self._inline = inline or Inline()
+        self._allowance = Allowance()
+        self._called = False
+        self._turn = threading.Lock()  # whoever steps has it
+        self._due = self._wakes_at = math.inf
         self._inbox: deque[Item] = deque()
+        self._taken: list[bytes] = []
         self._outbox: deque[list[Item]] = deque()
         self._bell = threading.Lock()
         self._sleeping = False
@@ -151,16 +168,17 @@ class Vm:
     def post(self, item: Item) -> None:
         """Hand an item to the kernel (layouts: ``node.host.boundary``). Never blocks."""
         self._inbox.append(item)
-        if self._sleeping:
-            self._ring()
+        if self._sleeping and not self._called:
+            self._called = True
+            self._inline.call(self)
 
     def change(self, config: VmConfig) -> None:
         """Give a VM that runs other limits. What was handed out beyond them stays."""
         self._config = config
         if self._kernel is not None:
             self._kernel.change(config)
-        if self._sleeping:
-            self._ring()
+        self._due = 0.0
+        self.wake()
 
     async def query(self, what: bytes, argument: Any = None, *, timeout: timedelta = timedelta(seconds=5)) -> Any:
         """Ask the kernel what it shows: b"list", b"inspect" (a PID), b"counters", b"mail", b"idle".
@@ -193,6 +211,10 @@ class Vm:
             log.error("VM did not stop", slot=self.slot, host=self.host_id, processes=self._live)
             return False
         return True
+
+    def whose_turn(self) -> int:
+        """Whose turn it is, as ``Kernel.whose_turn`` tells. From any thread."""
+        return self._kernel.whose_turn() if self._kernel is not None else 0
 
     @property
     def failed(self) -> bool:
@@ -230,6 +252,52 @@ class Vm:
 
     _memory = 0
 
+    def step_here(self) -> None:
+        """Take what was posted in a step on the event loop, or wake the thread when that is not for here."""
+        self._called = False
+        if not self._sleeping or not self._inbox:
+            return  # the thread is awake: it looks at the inbox before it sleeps
+        if not self._is_for_the_loop():
+            self._ring()
+        elif self._turn.acquire(blocking=False):
+            try:
+                self._step_here()
+            finally:
+                self._turn.release()
+
+    def _is_for_the_loop(self) -> bool:
+        return (
+            len(self._inbox) <= inline.ITEMS
+            and self._memory <= inline.HEAP
+            and self._out == self._taken_out
+            and not self._ending
+            and self._allowance.permits(time.monotonic())
+        )
+
+    def _step_here(self) -> None:
+        kernel = self._kernel
+        assert kernel is not None
+        if self._take_in(kernel, inline.ITEMS, inline.BYTES) >= inline.BYTES:
+            self._ring()
+            return
+        began = time.thread_time()
+        try:
+            self._step(kernel, inline.SECONDS)
+        except BaseException as error:  # noqa: BLE001 - the VM ends here: the node is told
+            self._fail(error)
+            return
+        self._allowance.took(time.thread_time() - began, time.monotonic())
+        if self._inbox or self._due < self._wakes_at:
+            self._ring()
+        self._delivering = True
+        self._deliver()
+
+    def wake(self) -> None:
+        """Let the thread look at what there is."""
+        self._called = False
+        if self._sleeping:
+            self._ring()
+
     def _ring(self) -> None:
         self._sleeping = False
         if self._bell.locked():
@@ -244,7 +312,7 @@ class Vm:
             if later:
                 self._outbox.appendleft(later)
             self._taken_out += len(now)
-            kept = [item for item in now if not self._is_ours(item)]
+            kept = [item for item in now if item[0] < OURS or not self._is_ours(item)]
             if kept:
                 self._on_output(self, kept)
             if time.monotonic() > until and self._outbox:
@@ -288,67 +356,75 @@ class Vm:
         try:
             self._work(self._kernel)
         except BaseException as error:  # noqa: BLE001 - the thread ends here: the node is told
-            self._failed = True
-            self._tell(self._report, error)
+            self._tell(self._fail, error)
         finally:
             self._step_began = 0.0
             self._tell(_finish, self._ended)
 
     def _work(self, kernel: Kernel) -> None:
-        wait: float | None = None
         while not self._ending:
             if self._out - self._taken_out > LARGEST_BACKLOG:
                 self._held_up = True
-                self._sleep(NAP)
+                self._sleep(time.monotonic() + NAP)
                 self._held_up = False
                 continue
-            if not self._inbox and wait != 0:
-                self._sleep(wait if wait is None else max(wait, TICK))
-                wait = 0
-                continue
-            wait = self._step(kernel)
+            with self._turn:
+                is_due = bool(self._inbox or self._taken) or self._due <= time.monotonic()
+                if is_due:
+                    self._take_in(kernel, BATCH, min(BATCH_BYTES, self._config.max_memory // 16))
+                    self._step(kernel)
+            if not is_due:
+                self._sleep(self._due)
+            elif self._outbox and not self._delivering:
+                self._delivering = True
+                self._tell(self._deliver)
 
-    def _step(self, kernel: Kernel) -> float | None:
-        texts = self._take_in(kernel)
+    def _step(self, kernel: Kernel, seconds: float = math.inf) -> None:
+        """One step with what was taken in; what comes out is in the outbox then, and when the next is due noted."""
+        texts, self._taken = self._taken, []
         began = time.monotonic()
         self._step_began = began
         if self._on_step is not None:
             self._on_step.step_began(self.slot)
-        stepped = kernel.step_packed(texts)
+        stepped = kernel.step_packed(texts, seconds)
         if self._on_step is not None:
             self._on_step.step_ended(self.slot)
         self._step_began = 0.0
-        seconds = time.monotonic() - began
+        ended = time.monotonic()
         self._in += len(texts)
         self._steps += 1
-        self._step_seconds += seconds
-        self._step_counts[bisect_left(STEP_BOUNDS, seconds)] += 1
+        self._step_seconds += ended - began
+        self._step_counts[bisect_left(STEP_BOUNDS, ended - began)] += 1
         self._live, self._run_queue, self._memory = stepped.live, stepped.run_queue, kernel.memory
         if stepped.out:
             self._out += len(stepped.out)
             self._outbox.append(stepped.out)
-            if not self._delivering:
-                self._delivering = True
-                self._tell(self._deliver)
-        return stepped.wait
+        if stepped.wait is None:
+            self._due = math.inf
+        else:
+            self._due = ended + max(stepped.wait, TICK) if stepped.wait else 0.0
 
-    def _take_in(self, kernel: Kernel) -> list[bytes]:
-        inbox = self._inbox
-        texts: list[bytes] = []
-        size = 0
-        most = min(BATCH_BYTES, self._config.max_memory // 16)
-        while inbox and len(texts) < BATCH and size < most:
-            text = kernel.pack(inbox.popleft())
+    def _take_in(self, kernel: Kernel, most: int, most_bytes: int) -> int:
+        """Pack items for the next step, until they are so many or have so many bytes. Returns their bytes."""
+        inbox, texts = self._inbox, self._taken
+        count, size = 0, sum(map(len, texts))
+        while inbox and count < most and size < most_bytes:
+            item = inbox.popleft()
+            text = kernel.pack(item)
             texts.append(text)
+            count += item[4] if item[0] == MESSAGES else 1
             size += len(text)
-        return texts
+        return size
 
-    def _sleep(self, seconds: float | None) -> None:
+    def _sleep(self, until: float) -> None:
+        """Sleep until then, or something comes. The event loop may step meanwhile, and the next step be due earlier."""
+        self._wakes_at = until
         self._sleeping = True
-        if self._inbox or self._ending:
+        if self._inbox or self._taken or self._ending or self._due < until:
             self._sleeping = False
             return
-        self._bell.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        seconds = until - time.monotonic()
+        self._bell.acquire(timeout=-1 if seconds == math.inf else max(0.0, min(seconds, threading.TIMEOUT_MAX)))
         self._sleeping = False
 
     def _tell(self, callback: Callable[..., object], *args: Any) -> None:
@@ -357,7 +433,9 @@ class Vm:
         except RuntimeError:  # the loop is closed: nobody is left to tell
             self._ending = True
 
-    def _report(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
+        self._failed = self._ending = True
+        self._ring()
         log.critical("VM failed: all its processes are gone", slot=self.slot, host=self.host_id, exc_info=error)
         self._give_up_queries()
         self._stopped.set()

@@ -94,7 +94,11 @@ class Variable(KindModel):
 
 
 KINDS = (
-    Kind("env.storage.memory", MemoryStorage),
+    Kind(
+        "env.storage.memory",
+        MemoryStorage,
+        one_node="what is set at run time stays on its node; keep what all nodes must see in a store.kv.raft",
+    ),
     Kind("env.storage.os", OsStorage),
     Kind("env.storage.static", StaticStorage),
     Kind("env.storage.file", FileStorage),

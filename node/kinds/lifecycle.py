@@ -23,7 +23,7 @@ class Restart(Model):
     jitter: Float = Field(default=0.1, ge=0.0, le=1.0)
     """The part of a wait that is random."""
     max_attempts: Int = Field(default=0, ge=0)
-    """Starts in all before giving up; 0 = never give up."""
+    """Starts in a row that may fail before it is given up; 0 = never. In a cluster another node tries then."""
 
     @model_validator(mode="after")
     def _delays_agree(self) -> Restart:
@@ -51,9 +51,10 @@ class Lifecycle(Model):
     """Start, stop and restart of a service."""
 
     auto_start: bool = False
-    """Start with the node; a ``process.service`` without it does not run."""
+    """Start with the node; a service without it runs only while one that runs requires it."""
     startup: Literal["required", "optional"] = "required"
-    """Accepted, without effect: a service that can't start is tried again and keeps no node from serving."""
+    """Accepted, without effect: every service is as ``optional``. One that can't start is tried again, here or on
+    another node, and keeps no node from serving, for the others there could serve."""
     start_timeout: PositiveDuration = timedelta(seconds=10)
     """How long it may wait for what it requires, and how long its process may take to be there."""
     stop_timeout: PositiveDuration = timedelta(seconds=10)
@@ -61,7 +62,7 @@ class Lifecycle(Model):
     stable_threshold: Duration = timedelta(seconds=5)
     """Having run this long, the count of restarts begins anew."""
     requires: list[Ref] = Field(default_factory=list)
-    """Services that must run first."""
+    """Services that must run first. They are started also without ``auto_start``."""
     depends_on: list[Ref] = Field(default_factory=list)
     """The older name of ``requires``; both count."""
     restart: Restart = Restart()

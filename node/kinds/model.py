@@ -44,6 +44,8 @@ class Kind:
     """Processes run on it."""
     applied: bool = True
     """Has a handler; the others are data that applications read."""
+    one_node: str = ""
+    """What to use instead in a cluster, when each node has data of its own under the entry."""
 
 
 def _no_truth_value(value: Any) -> Any:

@@ -20,7 +20,8 @@ from node.kinds.lua import Code
 from node.kinds.model import KindModel
 from node.kinds.placeholders import needed_variables
 from node.kinds.service import ProcessService
-from node.kinds.store import ClusterStore, MemoryStore
+from node.kinds.store import ClusterStore, MemoryStore, ReplicatedStore
+from node.kinds.supervisor import ProcessSupervisor, Template
 from node.kinds.table import KINDS
 from node.spelling import did_you_mean
 
@@ -29,7 +30,9 @@ Pairs = Mapping[str, tuple[Entry, KindModel | None]]
 _HOSTS = frozenset(name for name, kind in KINDS.items() if kind.host)
 _IMPORTABLE = frozenset(name for name, kind in KINDS.items() if kind.importable)
 _STORAGES = frozenset(name for name in KINDS if name.startswith("env.storage."))
-_STARTED = frozenset({"process.service", "store.memory", "store.kv.raft", "pg.scope"}) | _HOSTS
+_SUPERVISED = frozenset({"process.lua", "process.supervisor"})
+_PLACED = frozenset({"process.service", "process.supervisor"})
+_STARTED = frozenset({"store.memory", "store.kv.raft", "store.kv.crdt", "pg.scope"}) | _PLACED | _HOSTS
 
 
 def relation_problems(pairs: Pairs, excused: Callable[[str], bool]) -> list[Problem]:
@@ -40,6 +43,7 @@ def relation_problems(pairs: Pairs, excused: Callable[[str], bool]) -> list[Prob
     found += _cycles("imports", _imports(pairs))
     found += _cycles("storages", _routes(pairs))
     found += _cycles("lifecycle.requires", _requirements(pairs))
+    found += _cycles("children", _supervised(pairs))
     said = {problem.message for problem in found}
     found += [circle for circle in _cycles("", _named(pairs)) if circle.message not in said]
     return found + _same_variables(pairs) + _same_commands(pairs)
@@ -56,7 +60,13 @@ class _References:
                 yield from self._one(entry, "process", model.process, {"process.lua"}, "a process.lua entry")
                 yield from self._one(entry, "host", model.host, _HOSTS, "a process.host entry")
                 yield from self._lifecycle(entry, model.lifecycle)
-            case ProcessHost() | TerminalHost() | MemoryStore() | ClusterStore():
+            case ProcessSupervisor():
+                for position, child in enumerate(model.children or ()):
+                    yield from self._child(entry, f"children.{position}.", child)
+                if model.template is not None:
+                    yield from self._child(entry, "template.", model.template)
+                yield from self._lifecycle(entry, model.lifecycle)
+            case ProcessHost() | TerminalHost() | MemoryStore() | ClusterStore() | ReplicatedStore():
                 yield from self._lifecycle(entry, model.lifecycle)
             case Code():
                 for alias, target in model.imports.items():
@@ -70,6 +80,17 @@ class _References:
                     yield from self._one(entry, f"storages.{position}", storage, _STORAGES, "an env.storage entry")
             case _:
                 pass
+
+    def _child(self, entry: Entry, path: str, child: Template) -> Iterator[Problem]:
+        yield from self._one(entry, f"{path}process", child.process, _SUPERVISED, "a process.lua or process.supervisor")
+        yield from self._one(entry, f"{path}host", child.host, _HOSTS, "a process.host entry")
+        target = self._pairs.get(child.process)
+        if target is None:
+            return
+        if target[0].kind == "process.lua" and child.host is None:
+            yield Problem("is required and missing; name the process.host it runs on", entry.id, f"{path}host")
+        if target[0].kind == "process.supervisor" and child.host is not None:
+            yield Problem("a supervisor runs on no host; remove it", entry.id, f"{path}host")
 
     def _lifecycle(self, entry: Entry, lifecycle: Lifecycle) -> Iterator[Problem]:
         for field, ids in (("requires", lifecycle.requires), ("depends_on", lifecycle.depends_on)):
@@ -99,8 +120,17 @@ def _routes(pairs: Pairs) -> dict[str, list[str]]:
     return {id: model.storages for id, (_, model) in pairs.items() if isinstance(model, RouterStorage)}
 
 
+def _supervised(pairs: Pairs) -> dict[str, list[str]]:
+    return {
+        id: [child.process for child in (*(model.children or ()), *filter(None, [model.template])) if child.process]
+        for id, (_, model) in pairs.items()
+        if isinstance(model, ProcessSupervisor)
+    }
+
+
 def _requirements(pairs: Pairs) -> dict[str, list[str]]:
-    return {id: list(model.lifecycle.required) for id, (_, model) in pairs.items() if isinstance(model, ProcessService)}
+    placed = (ProcessService, ProcessSupervisor)
+    return {id: list(model.lifecycle.required) for id, (_, model) in pairs.items() if isinstance(model, placed)}
 
 
 def _named(pairs: Pairs) -> dict[str, list[str]]:

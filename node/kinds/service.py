@@ -46,6 +46,16 @@ class ProcessService(KindModel):
     placement: Placement = Placement()
     """On which nodes it runs."""
 
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The entry whose code it runs."""
+        return (self.process,)
+
+    @property
+    def identity(self) -> object:
+        """What can't change while it runs."""
+        return (self.process, self.host, repr(self.input), self.lifecycle.security)
+
     @field_validator("host")
     @classmethod
     def _not_the_node_itself(cls, host: str) -> str:

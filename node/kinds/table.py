@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from node.kinds import env, groups, hosts, lua, plain, service, store
+from node.kinds import env, groups, hosts, lua, plain, service, store, supervisor
 from node.kinds.model import Kind
 from node.spelling import did_you_mean
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
-    {kind.name: kind for family in (lua, hosts, service, env, store, groups, plain) for kind in family.KINDS}
+    {
+        kind.name: kind
+        for family in (lua, hosts, service, supervisor, env, store, groups, plain)
+        for kind in family.KINDS
+    }
 )
 """The kinds this version runs, by name."""
 
@@ -23,7 +27,7 @@ LATER = frozenset(
         "workflow.lua", "module.lua", "function.lua.bc", "library.lua.bc", "process.lua.bc", "workflow.lua.bc",
         "function.wat", "function.wasm", "process.wasm", "http.service", "http.router", "http.endpoint",
         "http.static", "db.sql.sqlite", "db.sql.postgres", "db.sql.mysql", "db.cdc.postgres", "store.sql",
-        "store.kv.crdt", "queue.driver.memory", "queue.driver.amqp", "queue.driver.sqs", "queue.queue",
+        "queue.driver.memory", "queue.driver.amqp", "queue.driver.sqs", "queue.queue",
         "queue.consumer", "fs.directory", "fs.embed", "template.set", "template.jet", "security.policy",
         "security.policy.expr", "security.token_store", "contract.definition", "contract.binding", "exec.native",
         "exec.docker", "config.aws", "cloudstorage.s3", "temporal.client", "temporal.worker", "network",

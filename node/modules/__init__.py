@@ -3,7 +3,7 @@
 contract.py         what a module's Python half is: Module, Caller, Stream, LuaError
 dispatch.py         runs them for the VMs: Dispatcher
 halves.py           the names that can be required; the Lua halves (NAME.lua beside NAME.py)
-registry.py events.py env.py store.py io.py logger.py names.py
+registry.py events.py env.py store.py io.py logger.py names.py supervisor.py
                     one Python half each
 """
 

@@ -75,6 +75,15 @@ return function(env)
         return value
     end
 
+    -- To whomever the group has as members: what the process sent by name before must not come to them later.
+    local function spread(self, ...)
+        local order = turns.current.process.order
+        if order then
+            K.sendorder.note_all(order)
+        end
+        return flag(run(self, ...))
+    end
+
     local function check_groups(groups, name)
         if groups ~= nil and type(groups) ~= "string" and type(groups) ~= "table" then
             error("bad argument #1 to '" .. name .. "' (string or table expected, got " .. type(groups) .. ")", 3)
@@ -113,13 +122,13 @@ return function(env)
     function Group:broadcast(group, topic, ...)
         check_text(group, 1, "broadcast")
         check_text(topic, 2, "broadcast")
-        return flag(run(self, "broadcast", group, topic, ...))
+        return spread(self, "broadcast", group, topic, ...)
     end
 
     function Group:broadcast_local(group, topic, ...)
         check_text(group, 1, "broadcast_local")
         check_text(topic, 2, "broadcast_local")
-        return flag(run(self, "broadcast_local", group, topic, ...))
+        return spread(self, "broadcast_local", group, topic, ...)
     end
 
     -- A subscription, and who was a member when it began.

@@ -1,7 +1,7 @@
 -- Module process: the process itself, its messages, its children and whom it watches.
 local K = ...
-local delivery, errors, mailbox, processes, signals, spawning, turns, values =
-    K.delivery, K.errors, K.mailbox, K.processes, K.signals, K.spawning, K.turns, K.values
+local delivery, errors, mailbox, operations, processes, signals, spawning, turns, values =
+    K.delivery, K.errors, K.mailbox, K.operations, K.processes, K.signals, K.spawning, K.turns, K.values
 local rawmeta = K.rawmeta
 
 local OPTIONS = { trap_links = "boolean", upgradable = "boolean" }
@@ -55,6 +55,11 @@ process.cancel = on_pid("cancel", function(caller, pid, reason)
     end
     return signals.cancel(caller, pid, reason or "")
 end)
+
+-- The fencing token of the service this process is an instance of; see ``node/modules/process.py``.
+function process.fence()
+    return operations.call("process", "fence")
+end
 
 function process.get_options()
     local caller = own()

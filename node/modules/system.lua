@@ -100,7 +100,9 @@ return function(env)
 
     function system.lock.acquire(name)
         check_text(name, 1, "acquire")
-        turns.current.process.named = true -- the node is told of its end, and gives the lock back
+        local process = turns.current.process
+        process.named = true -- the node is told of its end, and gives the lock back
+        process.owns = true
         local held, err = call("locks", "acquire", name)
         if err and err:kind() == errors.ALREADY_EXISTS then
             return false, err

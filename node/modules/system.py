@@ -35,6 +35,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "process": ("process", "nondeterministic", "workflow"),
     "registry": ("storage", "nondeterministic"),
     "store": ("storage",),
+    "supervisor": ("process",),
     "system": ("process",),
     "time": ("time", "workflow"),
 }
@@ -165,14 +166,14 @@ class SystemModule:
         raise not_found(f"no service {id!r} is known to node {self._facts.node}")
 
     def _service(self, row: dict[str, Any]) -> dict[str, Any]:
-        since = int(row.get("since", 0) * NANOSECONDS)
-        details = {"node": row["node"], "pid": row["pid"], "error": row.get("last_error", "")}
+        since, changed = (int(row.get(key, 0) * NANOSECONDS) for key in ("since", "changed"))
+        details = {"node": row["node"], "pid": row["pid"], "error": row.get("last_error"), "why": row.get("why")}
         return {
             "id": row["service"],
-            "status": row["state"],
+            "status": _status(row),
             "desired": "running" if self._facts.wanted(row["service"]) else "stopped",
             "retry_count": row.get("restarts", 0),
-            "last_update": since,
+            "last_update": changed or since,
             "started_at": since,
             "details": ", ".join(f"{name} {value}" for name, value in details.items() if value),
         }
@@ -184,13 +185,13 @@ class SystemModule:
 
     def _memory(self) -> dict[str, Any]:
         """What the Lua VMs of the node have allocated, and what its process takes of the machine."""
-        allocated, resident = self._allocated(), _resident()
+        allocated, whole = self._allocated(), resident()
         return {
             "alloc": allocated,
             "heap_alloc": allocated,
             "heap_in_use": allocated,
-            "heap_sys": resident,
-            "sys": resident,
+            "heap_sys": whole,
+            "sys": whole,
         }
 
     def _memory_limit(self, caller: Caller) -> int:
@@ -210,6 +211,19 @@ def _member(member: Member, own: str) -> dict[str, Any]:
     if member.http:
         told["addr"] = member.http
     return {**told, "meta": {**member.labels, "state": member.state.value, "version": member.version}}
+
+
+def _status(row: dict[str, Any]) -> str:
+    """The state in the words of the original, which knows one node only."""
+    match row["state"]:
+        case "claimed":
+            return "running" if row["pid"] else "starting"
+        case "unplaced":
+            return "unknown"
+        case "quarantined":
+            return "failed"
+        case state:
+            return str(state)
 
 
 def _process(one: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +249,7 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _resident() -> int:
+def resident() -> int:
     """Bytes the process takes now; the most it ever took where the system does not tell."""
     try:
         with open("/proc/self/statm", encoding="ascii") as figures:

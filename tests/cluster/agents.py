@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from cluster.client import Client
 from tests.cluster.processes import WIPPY, Development, Program, eventually
 
+T = TypeVar("T")
 APP = Path(__file__).parents[1] / "apps" / "owners"
 
 
@@ -31,15 +33,19 @@ class Agents(Development):
     def tell(self, node: str, deed: str, *arguments: Any) -> dict[str, Any]:
         return dict(self.call(f"agent@{node}", deed, list(arguments), gateway="node-1"))
 
-    def ask(self, node: str, query: str) -> dict[str, Any]:
-        """The answer of a node to a query of the command line."""
+    def asked(self, what: Callable[[Client], Awaitable[T]]) -> T:
+        """``what(client)``, awaited."""
 
-        async def ask() -> dict[str, Any]:
+        async def ask() -> T:
             place = self.place
             async with Client(place["nats"], place["etcd"], place["cluster"]) as client:
-                return dict(await client.ask(node, query))
+                return await what(client)
 
         return asyncio.run(ask())
+
+    def ask(self, node: str, query: str) -> dict[str, Any]:
+        """The answer of a node to a query of the command line."""
+        return dict(self.asked(lambda client: client.ask(node, query)))
 
     def held(self) -> dict[str, str]:
         """The nodes of the holders by lock."""

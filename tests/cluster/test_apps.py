@@ -79,6 +79,17 @@ PROGRAMS: dict[str, tuple[list[str], int, str]] = {
         "lamp 4 went out: terminated\n"
         "lamp 5 burned for 10 hours\n",
     ),
+    "bakery": (
+        ["-x", "app:inspector"],
+        0,
+        "open\n"
+        "the counter broke; started anew: counter, hands\n"
+        "the oven broke; started anew: oven, counter, hands\n"
+        "helping hands:\t3\n"
+        "a mill that runs:\tConflict\n"
+        "supervisor app:bakery: more than 2 restarts within 10 s; child mill ended once more, "
+        "the last because of: terminated\n",
+    ),
     "menu": (
         ["-x", "app.menu:waiter"],
         0,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from cluster.client import Client
+from cluster.client import Client, QueryFailed
 from tests.cluster.lab import Lab
 from tests.cluster.processes import eventually
 
@@ -24,7 +26,7 @@ NODES = ("node-1", "node-2", "node-3")
 
 @pytest.fixture(scope="module")
 def lab(binaries: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with Lab(tmp_path_factory.mktemp("lab")) as lab:
+    with Lab(tmp_path_factory.mktemp("lab"), "--set", "limits.dead_letters=20000") as lab:
         yield lab
 
 
@@ -196,6 +198,63 @@ class TestMetrics:
         assert figure(one, "wippy_nats_slow_consumer_drops_total") == 0
         assert figure(one, "wippy_nats_permission_errors_total") == 0
         assert figure(one, "wippy_nodes", state="ready") == 3
+
+
+class TestNames:
+    @pytest.mark.parametrize(("count", "burst"), [(2500, 4), (4000, 20)])
+    def test_each_message_to_a_name_that_moves_arrives_once_and_in_order_or_is_a_dead_letter(
+        self, lab: Lab, count: int, burst: int
+    ) -> None:
+        """From node-3 to a name that goes to and fro between node-1 and node-2."""
+        name = f"moving {burst}"
+        moved = lab.experiment("moving_name", name, count, burst)
+        assert moved["moves"] > 5
+
+        async def seen(client: Client) -> tuple[list[list[int]], dict[int, str]]:
+            got = [(await client.call(pid, "order", {"deed": "report"})).value for pid in moved["holders"]]
+            letters = (await client.dead_letters()).by_node
+            dead = [letter for letters in letters.values() for letter in letters if letter["name"] == name]
+            assert len({letter["topic"] for letter in dead}) == len(dead)
+            return got, {int(letter["topic"][1:]): letter["reason"] for letter in dead}
+
+        def all_of_them() -> tuple[list[list[int]], dict[int, str]] | None:
+            got, dead = lab.ask(seen)
+            assert sum(map(len, got)) + len(dead) >= count, (list(map(len, got)), len(dead))
+            return got, dead
+
+        got, dead = eventually(all_of_them, within=15, what="every message is somewhere")
+        assert [numbers for numbers in got if numbers != sorted(numbers)] == []
+        assert sorted([*got[0], *got[1], *dead]) == list(range(1, count + 1))
+        assert all(got), "both held the name"
+        assert set(dead.values()) <= {"stale_name", "stale_name_free", "stale_name_overtaken"}
+
+    def test_a_message_of_a_client_to_a_name_that_moves_is_taken_once_or_refused(self, lab: Lab) -> None:
+        name = "moving for clients"
+
+        async def send_meanwhile(client: Client) -> tuple[Any, list[int], Counter[str]]:
+            taken: list[int] = []
+            refused: Counter[str] = Counter()
+            experiment = client.call_function("app:experiment", "moving_name", "node-3", name, 1000, 2, timeout=20.0)
+            async with asyncio.TaskGroup() as tasks:
+                moved = tasks.create_task(experiment)
+                while not moved.done():
+                    number = 10_000 + len(taken) + refused.total()
+                    try:
+                        await client.send(name, "n0", number)
+                        taken.append(number)
+                    except QueryFailed as error:
+                        refused[error.code] += 1
+            return moved.result(), taken, refused
+
+        moved, taken, refused = lab.ask(send_meanwhile)
+        assert len(taken) > 50
+        assert set(refused) <= {"noproc", "stale_name"}
+
+        async def got(client: Client) -> list[int]:
+            told = [(await client.call(pid, "order", {"deed": "report"})).value for pid in moved["holders"]]
+            return sorted(number for numbers in told for number in numbers if number >= 10_000)
+
+        assert lab.ask(got) == taken
 
 
 class TestLoss:

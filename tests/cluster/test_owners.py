@@ -6,9 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from cluster.client import Client
+from cluster.etcd import Delete
+from cluster.keys import Keys
 from tests.cluster.agents import Agents
 from tests.cluster.processes import eventually
 
@@ -36,6 +40,28 @@ def test_a_lock_is_of_one_holder_in_the_cluster_and_the_command_line_shows_it(ag
     assert agents.tell("node-2", "fence", "orders")["value"] > first
     assert agents.tell("node-2", "release", "orders") == {"value": True}
     assert agents.held() == {}
+
+
+def test_a_service_and_the_functions_it_calls_have_the_token_of_its_claim(agents: Agents) -> None:
+    claim = f"{Keys(agents.place['cluster']).services}app:keepers/0"
+
+    async def revision(client: Client) -> int:
+        return (await client.etcd.range(claim)).kvs[0].mod_revision
+
+    def tokens() -> dict[str, Any]:
+        return dict(agents.call("keeper", "tell", gateway="node-1"))
+
+    first = agents.asked(revision)
+    nothing = {"kind": "NotFound"}
+    assert tokens() == {"own": first, "called": first, "child": nothing}
+
+    async def end_claim(client: Client) -> None:
+        await client.etcd.txn([], [Delete(claim)])
+
+    agents.asked(end_claim)
+    second = eventually(lambda: tokens()["own"] != first and tokens(), within=20, what="somebody claimed it again")
+    assert second["own"] > first
+    assert second == {"own": agents.asked(revision), "called": second["own"], "child": nothing}
 
 
 def test_a_program_ends_its_node_with_a_code_of_its_own(agents: Agents) -> None:

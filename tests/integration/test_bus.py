@@ -19,10 +19,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from nats.aio.msg import Msg
 
 from cluster.bus import Bus, Credentials, Problem, Tls, Trouble
 from cluster.embedded import EmbeddedServers
 from cluster.errors import CallTimeout, MessageTooBig, NotConnected, Unavailable
+from cluster.tasks import Tasks
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.servers
@@ -335,3 +337,26 @@ class TestPermissions:
                 await eventually(lambda: got == [b"again"])
                 assert bus.data.stats().reconnects == 1
                 assert bus.data.stats().in_msgs == 1
+
+
+async def test_a_request_that_is_cancelled_just_as_its_answer_comes_is_cancelled(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def answers_all_the_same(*_: object, **__: object) -> Msg:
+        """As ``asyncio.wait_for`` does before Python 3.12."""
+        try:
+            asked.set()
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return Msg(bus.control._nats, data=b"late")
+        raise AssertionError("not cancelled")
+
+    monkeypatch.setattr(bus.control._nats, "request", answers_all_the_same)
+    async with Tasks("test") as tasks:
+        request = tasks.start(bus.control.request("subject", b"", 60), "request")
+        await asked.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request

@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from cluster import rollcall
 from cluster.bus import Bus
 from cluster.client import Client, NoNodes, QueryFailed
 from cluster.embedded import EmbeddedServers
@@ -229,6 +230,32 @@ class TestLooking:
                 Unavailable, match=r"etcd does not answer: no connection to etcd at http://127\.0\.0\.1:1"
             ):
                 await client.nodes()
+
+    async def test_while_etcd_is_away_a_node_says_who_there_is(
+        self, start: Any, servers: EmbeddedServers, cluster_name: str, client: Client
+    ) -> None:
+        await start("a", value(page({"pid": "1"})))
+        known, subjects = await client.nodes(), Subjects(cluster_name)
+        assert client.told_by == ""
+        asked: list[Any] = []
+        async with (
+            Bus([servers.nats_url], name="a2", inbox=subjects.inbox("a2")) as bus,
+            Client([servers.nats_url], ["http://127.0.0.1:1"], cluster_name) as cut_off,
+        ):
+
+            def on_query(subject: str, reply: str, payload: bytes, headers: Any) -> None:
+                asked.append(to_text(unpack(payload)))
+                bus.control.publish(reply, msgpack.packb({"ok": True, "value": rollcall.told("a", known)}))
+
+            await bus.control.subscribe(subjects.announcements, on_query)
+            began = time.monotonic()
+            assert await cut_off.nodes() == known
+            assert (await cut_off.ps()).by_node == {"a": [{"pid": "1"}]}
+            assert time.monotonic() - began < 4.0, "it does not wait for etcd until its deadline, and not twice"
+            assert cut_off.told_by == "a"
+            assert asked[0] == {"op": "members"}
+            with pytest.raises(Unavailable, match="etcd does not answer"):
+                await cut_off.check()
 
     @pytest.mark.parametrize("query", ["ps", "send"])
     async def test_without_nats_it_fails_once_for_all_nodes(

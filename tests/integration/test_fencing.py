@@ -25,9 +25,15 @@ import asyncio, sys, time
 from datetime import timedelta
 from cluster.fencing import LeaseKeeper
 
+async def last_words(etcd, slot, reason):
+    if sys.argv[4] == "hang":
+        await asyncio.sleep(60)
+    await etcd.put(sys.argv[4], f"{slot}: {reason}".encode())
+
 async def main():
+    words = last_words if len(sys.argv) > 4 else None
     limits = {"wedge_limit": timedelta(seconds=float(sys.argv[3])), "step_limit": timedelta(seconds=1)}
-    async with LeaseKeeper([sys.argv[1]], **limits) as keeper:
+    async with LeaseKeeper([sys.argv[1]], last_words=words, **limits) as keeper:
         print("lease id", keeper.lease.id, flush=True)
         if sys.argv[2] == "blocked loop":
             time.sleep(60)
@@ -180,6 +186,27 @@ async def test_process_that_hangs_ends_with_a_last_line_and_keeps_its_lease_to_t
     assert child.returncode == EXIT_CODE
     assert said in output.decode()
     assert (await etcd.time_to_live(lease)).remaining > 0
+
+
+@pytest.mark.parametrize("words", ["written", "hang"])
+async def test_whose_step_hangs_is_written_before_the_end_when_etcd_takes_it_in_time(
+    servers: EmbeddedServers, etcd: Etcd, cluster_name: str, words: str
+) -> None:
+    key = f"/{cluster_name}/words" if words == "written" else words
+    args = [sys.executable, "-c", CHILD, servers.etcd_url, "stuck step", "30", key]
+    child = await asyncio.create_subprocess_exec(*args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output, _ = await asyncio.wait_for(child.communicate(), 20)
+    assert child.returncode == EXIT_CODE
+    said = output.decode()
+    assert "a step of VM 3 has run for" in said
+    kv = await etcd.get(key)
+    if words == "written":
+        assert kv is not None
+        assert kv.value.startswith(b"3: a step of VM 3 has run for")
+        assert "could not be written" not in said
+    else:
+        assert kv is None
+        assert "whose it is could not be written: etcd did not answer" in said
 
 
 async def test_wedge_limits_are_settings() -> None:

@@ -102,6 +102,29 @@ async def pair(
 
 
 class TestDelivery:
+    async def test_when_all_was_handed_over_the_node_may_answer(
+        self, servers: EmbeddedServers, cluster_name: str
+    ) -> None:
+        async with pair(servers.nats_url, cluster_name) as (a, b):
+            told: list[str] = []
+            answered = asyncio.Event()
+            a.links.on_envelopes(lambda peer, envelopes: answered.set())
+            b.links.on_envelopes(lambda peer, envelopes: told.extend(["got"] * len(envelopes)))
+
+            def lull() -> None:
+                told.append("lull")
+                if told.count("got") == 100:
+                    b.send("a", 1)
+
+            b.links.on_lull(lull)
+            for number in range(100):
+                a.send("b", number)
+            async with asyncio.timeout(10):
+                await answered.wait()
+            assert told[-1] == "lull"
+            assert told.count("got") == 100
+            assert told.count("lull") <= 5, "not for every frame or envelope"
+
     async def test_20000_envelopes_arrive_in_order_and_once_both_ways(
         self, servers: EmbeddedServers, cluster_name: str
     ) -> None:
@@ -315,23 +338,6 @@ class TestRegistration:
             assert b.got == []
             with pytest.raises(Unavailable, match="reset"):
                 a.send("b", 2)
-
-    async def test_a_lease_in_doubt_closes_silently_and_the_same_lease_goes_on(
-        self, servers: EmbeddedServers, cluster_name: str
-    ) -> None:
-        async with pair(servers.nats_url, cluster_name) as (a, b):
-            a.links.doubt()
-            assert a.down == [("b", "this node's own lease is in doubt")]
-            with pytest.raises(Unavailable):
-                a.send("b", 1)
-            b.send("a", 2)
-            await b.bus.data.flush()
-            a.links.resume()
-            await eventually(lambda: bool(b.down))
-            assert b.down == [("a", "node a closed the link")]
-            a.send("b", 3)
-            b.send("a", 4)
-            await eventually(lambda: a.got == [4] and b.got == [3])
 
 
 async def test_what_a_slow_consumer_drops_comes_again(servers: EmbeddedServers, cluster_name: str) -> None:

@@ -68,6 +68,26 @@ class TestRegistration:
         with pytest.raises(Unavailable, match="node name 'n' is still held by a process of incarnation 7"):
             await second.register()
 
+    async def test_labels_and_the_state_changed_at_once_undo_nothing_of_each_other(
+        self, etcd: Etcd, keys: Keys
+    ) -> None:
+        registration = await register(etcd, keys, "n")
+        told = await asyncio.gather(
+            registration.set_labels({"disk": "ssd"}),
+            registration.set_state(NodeState.CORDONED),
+            registration.set_labels({"zone": None, "rack": "7"}),
+        )
+        kv = await etcd.get(keys.node("n"))
+        assert kv is not None
+        said = Description.from_json(kv.value)
+        assert (said.state, said.labels) == (NodeState.CORDONED, {"disk": "ssd", "rack": "7"})
+        assert told[2] == said.labels
+        assert kv.create_revision == registration.epoch
+        await etcd.revoke(kv.lease)
+        with pytest.raises(NodeDown):
+            await registration.set_labels({"more": "1"})
+        assert registration.description.labels == said.labels, "what was not taken is not remembered"
+
     async def test_a_state_change_keeps_the_epoch(self, etcd: Etcd, keys: Keys) -> None:
         registration = await register(etcd, keys, "n")
         await registration.set_state(NodeState.READY)

@@ -329,3 +329,42 @@ class TestEventual:
         await two.a.names.release(A1)
         await eventually(lambda: two.b.names.lookup("chat") is None)
         assert two.a.names.names_of(A1) == []
+
+
+class TestGivenBack:
+    async def test_a_name_on_its_way_back_is_not_given_to_the_same_process_for_a_moment(
+        self, two: Two, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("cluster.names.FREE_WITHIN", 0.05)
+        monkeypatch.setattr("cluster.names.RELEASE_PAUSE", 0.5)
+        await two.a.register("chat", A1, Scope.EVENTUAL)
+        await eventually(lambda: two.b.names.lookup("chat") is not None)
+        two.etcd.away = True
+        assert await two.a.names.unregister("chat", A1, Scope.EVENTUAL) is True
+        two.etcd.away = False
+        with pytest.raises(Unavailable, match="'chat' is being given back at this moment; try again"):
+            await two.a.register("chat", A1)
+        await eventually(lambda: two.a.names.lookup("chat") is None)
+        registered = await two.a.register("chat", A1)
+        assert two.a.names.lookup("chat") == registered
+
+    async def test_a_name_that_was_taken_once_more_is_not_freed_with_the_former(
+        self, two: Two, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await two.a.register("one", A1)
+        reached, seen = asyncio.Event(), asyncio.Event()
+        wait = two.a.names._watch.reached
+
+        async def late(revision: int, timeout: float) -> None:
+            monkeypatch.setattr(two.a.names._watch, "reached", wait)
+            await wait(revision, timeout)
+            reached.set()
+            await seen.wait()
+
+        monkeypatch.setattr(two.a.names._watch, "reached", late)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(two.a.names.release(A1))
+            await reached.wait()
+            again = await two.a.register("one", A1)
+            seen.set()
+        assert two.a.names.lookup("one") == again

@@ -38,7 +38,7 @@ from cluster.registry import (
 )
 from cluster.registry.changeset import Fold, Mark
 from cluster.registry.snapshot import SNAPSHOT_EVERY
-from tests.integration.etcd.proxy import Proxy
+from tests.chaos.proxy import Proxy
 
 pytestmark = pytest.mark.servers
 

@@ -159,7 +159,6 @@ class World:
         """etcd, leases and the network settle; with ``late``, every old frame arrives once more."""
         for name in NAMES:
             side = self.sides[name]
-            self.perform(side, side.core.resume)
             if not side.epoch:
                 self.register(name)
         for name in NAMES:
@@ -260,11 +259,6 @@ class LinkMachine(RuleBasedStateMachine):
             self.world.perform(side, side.core.tick, self.world.now)
             self.world.perform(side, side.core.acknowledge)
             self.world.flush(side.name)
-
-    @rule(name=st.sampled_from(NAMES), doubt=st.booleans())
-    def lease_in_doubt(self, name: str, doubt: bool) -> None:
-        core = self.world.sides[name].core
-        self.world.perform(self.world.sides[name], core.doubt if doubt else core.resume)
 
     @rule(name=st.sampled_from(NAMES))
     def registration_expires_or_returns(self, name: str) -> None:

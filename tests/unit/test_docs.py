@@ -77,7 +77,7 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
 def test_verbs_that_are_written_about_exist(page: Path) -> None:
     command = typer.main.get_command(build())
     verbs = command.commands  # type: ignore[attr-defined]  # a group of verbs
-    written = re.findall(r"(?:^|`)(?:.*-- )?wippy ([a-z]+)(?: ([a-z]+))?", page.read_text(), re.MULTILINE)
+    written = re.findall(r"(?:^|`)(?:.*-- )?wippy ([a-z]+(?:-[a-z]+)*)(?: ([a-z]+))?", page.read_text(), re.MULTILINE)
     for verb, second in written:
         assert verb in verbs, f"wippy {verb}"
         inner = getattr(verbs[verb], "commands", None)

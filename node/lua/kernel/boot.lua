@@ -32,4 +32,6 @@ local globals = _G
 for i = 1, #names do
     clear(globals, names[i], nil)
 end
-return K.intake.feed, K.step, K.operations.collect, K.memory.recover, K.memory.relieve, K.limits.change, K.turns.place(), K.turns.mark
+local turns = K.turns
+return K.intake.feed, K.step, K.operations.collect, K.memory.recover, K.memory.relieve, K.limits.change,
+    turns.place(), turns.mark, turns.whose_place(), turns.whose_mark

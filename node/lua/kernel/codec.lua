@@ -211,26 +211,43 @@ function put_table(value, depth)
     end
 end
 
--- One item as text, or nil when a value in it has no form. ``item[list]`` is a list that knows
--- its length ({n = ...}) and keeps its holes.
-local function encode(item, count, list)
+local function begin()
     if size > LARGEST_BUFFER then
         buffer = {}
     end
     size, failed = 0, false
+end
+
+-- A list that knows its length ({n = ...}) and keeps its holes.
+local function put_list(list)
+    local length = list.n
+    head(array_heads, length, 0xdc, 0xdd)
+    for i = 1, length do
+        local element = list[i]
+        if element == nil then
+            element = NULL
+        end
+        put(element, 1)
+    end
+end
+
+-- A text and then a list, as they stand in an item, or nil when a value has no form.
+local function encode_pair(text, list)
+    begin()
+    put(text, 1)
+    put_list(list)
+    return not failed and concat(buffer, "", 1, size) or nil
+end
+
+-- One item as text, or nil when a value in it has no form. ``item[list]`` is a list that knows
+-- its length.
+local function encode(item, count, list)
+    begin()
     head(array_heads, count, 0xdc, 0xdd)
     for position = 1, count do
         local value = item[position]
         if position == list then
-            local length = value.n
-            head(array_heads, length, 0xdc, 0xdd)
-            for i = 1, length do
-                local element = value[i]
-                if element == nil then
-                    element = NULL
-                end
-                put(element, 1)
-            end
+            put_list(value)
         elseif value == nil then
             size = size + 1
             buffer[size] = NIL
@@ -242,6 +259,30 @@ local function encode(item, count, list)
         end
     end
     return concat(buffer, "", 1, size)
+end
+
+-- The envelope of one message: an array of eight, of which ``pair`` is the fifth and the sixth.
+local function message(to, from, pair)
+    begin()
+    put(to, 1)
+    put(from, 1)
+    return "\x98\x01" .. concat(buffer, "", 1, size) .. "\x00" .. pair .. "\xa0\x00"
+end
+
+-- A message by name, with the number its sender gave it, or nil when a value in it has no form.
+local function encode_named(to, from, topic, list, name, revision, number)
+    begin()
+    buffer[1], size = "\x99\x01", 1
+    put(to, 1)
+    put(from, 1)
+    size = size + 1
+    buffer[size] = "\x00"
+    put(topic, 1)
+    put_list(list)
+    put(name, 1)
+    put(revision, 1)
+    put(number, 1)
+    return not failed and concat(buffer, "", 1, size) or nil
 end
 
 -- Many encoded items as one text.
@@ -353,10 +394,26 @@ local function decode_text(text)
     return decode(1)
 end
 
+-- The value that begins at ``position`` of the text, and where the next one does.
+local function decode_next(text, position)
+    source, at = text, position
+    local value = decode(1)
+    return value, at
+end
+
 -- The length of a decoded array, holes included.
 local function length_of(array)
     return lengths[array] or #array
 end
 
 K.null = NULL
-K.codec = { encode = encode, join = join, decode = decode_text, length_of = length_of }
+K.codec = {
+    encode = encode,
+    encode_pair = encode_pair,
+    message = message,
+    encode_named = encode_named,
+    join = join,
+    decode = decode_text,
+    decode_next = decode_next,
+    length_of = length_of,
+}

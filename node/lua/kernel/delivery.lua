@@ -1,25 +1,37 @@
 -- Delivery: from a process to another, by PID or by name.
 --
 -- A process of this VM gets the message at once; for any other an envelope leaves the VM. Names
--- are looked up in the table the node keeps up to date here, so sending never waits.
+-- are looked up in the table the node keeps up to date here, so sending never waits. A message by
+-- name that comes too late for its holder comes back, see ``returned``.
 local K = ...
-local codec, errors, mailbox, operations, processes, signals, values =
-    K.codec, K.errors, K.mailbox, K.operations, K.processes, K.signals, K.values
+local codec, errors, mailbox, operations, processes, sendorder, signals, values =
+    K.codec, K.errors, K.mailbox, K.operations, K.processes, K.sendorder, K.signals, K.values
 local turns = K.turns
 local by_pid, config = processes.by_pid, K.config
 local congestion = K.congestion
 local copy_message, copy_table, ENTRIES = values.copy_message, values.copy_table, values.ENTRIES
+local decode_next = codec.decode_next
 local deliver_one = mailbox.deliver_one
 local deliver, put = mailbox.deliver, operations.put
+local encode_named, note, new_order = codec.encode_named, sendorder.note, sendorder.new
 local byte, error, format, select, type = string.byte, error, string.format, select, type
 
 local BRACE, AT = byte("{"), byte("@")
 local KNOWN = 8192
+local AROUND = 9 -- bytes of an envelope around its PIDs, topic and payloads
 
 local names = {} -- name -> {pid, revision}
 local topics, topic_count = {}, 0 -- topics found good before
 local outside, outside_count = {}, 0 -- PIDs of other VMs found good before
 local dead_letters = { full = 0, noproc = 0, invalid = 0 }
+local starting = {} -- PID of a process to be, that takes a name -> who starts it
+local in_doubt = false -- whether the lease of this node, under which its processes hold names, may be over
+
+-- A process that is about to start has its name before it is there; see ``names.claim``.
+local function is_starting(pid)
+    local by = starting[pid]
+    return by and not by.dead
+end
 
 -- [43]: a name changed hands; an empty PID means it is free.
 local function name_changed(name, pid, revision)
@@ -31,6 +43,8 @@ local function name_changed(name, pid, revision)
     local process = by_pid[pid]
     if process then
         process.named = true
+    elseif signals.is_own(pid) and not is_starting(pid) then
+        put({ 53, pid, "", nil }, 4) -- it ended before its registration was there, and could not know of it
     end
 end
 
@@ -46,6 +60,19 @@ local function check_topic(topic)
     topics[topic] = true
     topic_count = topic_count + 1
     return nil
+end
+
+-- [39]: the lease of this node may be over, or is sure again.
+local function names_in_doubt(is_in_doubt)
+    in_doubt = is_in_doubt
+end
+
+-- The error of a send to a cluster name that a process of this node can't be sure to hold, or nil.
+local function check_held(pid, name, revision)
+    if revision == 0 or signals.node_of(pid) ~= config.node then
+        return nil
+    end
+    return errors.new("Unavailable", "name '" .. name .. "': the lease of this node, which holds it, may be over", true)
 end
 
 local function no_name(name)
@@ -133,23 +160,49 @@ local function check_outside(pid)
     return nil
 end
 
+-- The number of what a process sends to ``pid`` now; from the first one on all it sends has a number.
+local function number_next(sender, pid)
+    local order = sender.order or new_order()
+    sender.order = order
+    return note(order, pid)
+end
+
 -- An envelope for a process of another VM. The payloads are encoded as they are, never copied.
 local function send_out(sender, pid, topic, name, revision, list)
     local err = check_outside(pid)
     if err then
         return nil, err
     end
-    local text = codec.encode({ 1, pid, sender.pid, 0, topic, list, name, revision }, 8, 6)
+    local own = sender.pid
+    local is_plain = name == ""
+    local text, length
+    if is_plain then
+        if sender.order then
+            note(sender.order, pid)
+        end
+        text = codec.encode_pair(topic, list)
+        length = text and #text + #pid + #own + AROUND
+    else
+        text = encode_named(pid, own, topic, list, name, revision, number_next(sender, pid))
+        length = text and #text
+    end
     if not text then
         local _, problem = values.copy_list(list.n, list)
         return invalid_payload(problem and problem[errors.MESSAGE] or "not plain data")
-    elseif #text > config.max_message then
+    elseif length > config.max_message then
         K.limits.hit("max_message")
-        text = format("message of %d bytes is over the limit of %d bytes", #text, config.max_message)
+        text = format("message of %d bytes is over the limit of %d bytes", length, config.max_message)
         return nil, errors.new("Invalid", text .. "; send a reference or split it", false)
     end
     sender.sent = sender.sent + 1
-    operations.put_text(text)
+    if sender.caller then
+        operations.announce(sender)
+    end
+    if is_plain then
+        operations.put_message(pid, own, text)
+    else
+        operations.put_text(text)
+    end
     return true
 end
 
@@ -178,6 +231,11 @@ function send_other(destination, topic, count, ...)
     if not pid then
         dead_letters.noproc = dead_letters.noproc + 1
         return nil, name
+    elseif in_doubt and name ~= "" then
+        local err = check_held(pid, name, revision)
+        if err then
+            return nil, err
+        end
     end
     local process = by_pid[pid]
     if not process then
@@ -196,6 +254,9 @@ function send_other(destination, topic, count, ...)
         return invalid_payload(problem[errors.MESSAGE])
     end
     sender.sent = sender.sent + 1
+    if sender.order then
+        note(sender.order, pid)
+    end
     process.received = process.received + 1
     if not deliver(process, topic, sender.pid, count, brought(count, list)) then
         return full(process)
@@ -203,15 +264,31 @@ function send_other(destination, topic, count, ...)
     return true
 end
 
--- The startup messages of a spawn, each {topic, list of payloads}, as if ``from`` had sent them.
-local function send_startup(from, pid, messages)
-    local process = by_pid[pid]
+-- The startup messages of a spawn, each {topic, list of payloads}, as if ``from`` had sent them; to a process just
+-- spawned, or to the holder of ``name``.
+local function send_startup(from, pid, messages, name)
+    local process, parent = by_pid[pid], by_pid[from]
+    local revision = name and names[name].revision or 0
+    if in_doubt and name then
+        local err = check_held(pid, name, revision)
+        if err then
+            return nil, err
+        end
+    end
     for i = 1, messages and #messages or 0 do
         local topic, list = messages[i][1], messages[i][2]
         local count = list.n or codec.length_of(list)
         list.n = count
+        local number
+        if parent and (parent.order or name and not process) then
+            number = number_next(parent, pid)
+        end
         if not process then
-            put({ 1, pid, from, 0, topic, list, "", 0 }, 8, 6)
+            if parent then
+                operations.announce(parent)
+            end
+            local items = name and number and 9 or 8
+            put({ 1, pid, from, 0, topic, list, name or "", revision, number }, items, 6)
         elseif not deliver(process, topic, from, count, brought(count, list)) then
             return full(process)
         end
@@ -241,11 +318,34 @@ local function send(destination, topic, ...)
     end
     local sender = turns.current.process
     sender.sent = sender.sent + 1
+    if sender.order then
+        note(sender.order, destination)
+    end
     process.received = process.received + 1
     if deliver_one(process, topic, sender.pid, copied) then
         return true
     end
     return full(process)
+end
+
+-- Give what came from outside to a process of this VM; returns true, or nil and an error object.
+local function take(process, topic, from, payloads)
+    local value
+    local count = codec.length_of(payloads)
+    if count == 1 then
+        value = payloads[1]
+    elseif count > 1 then
+        value = payloads
+    end
+    process.received = process.received + 1
+    if deliver(process, topic, from, count, value) then
+        return true
+    end
+    return full(process)
+end
+
+local function is_sound(topic, payloads)
+    return type(topic) == "string" and byte(topic) ~= AT and type(payloads) == "table"
 end
 
 -- MESSAGE from outside.
@@ -256,33 +356,88 @@ local function received(envelope)
         dead_letters.noproc = dead_letters.noproc + 1
         return operations.reply(envelope, operations.NOPROC, nil)
     end
-    if type(topic) ~= "string" or byte(topic) == AT or type(payloads) ~= "table" then
+    if not is_sound(topic, payloads) then
         dead_letters.invalid = dead_letters.invalid + 1
         return operations.reply(envelope, 1, { kind = "Invalid", message = "not a message a process can take" })
     end
-    local value
-    local count = codec.length_of(payloads)
-    if count == 1 then
-        value = payloads[1]
-    elseif count > 1 then
-        value = payloads
-    end
-    process.received = process.received + 1
-    if deliver(process, topic, from, count, value) then
+    local ok, err = take(process, topic, from, payloads)
+    if ok then
         return operations.reply(envelope, operations.OK, true)
     end
-    local _, err = full(process)
     return operations.reply(envelope, 1, errors.to_map(err))
+end
+
+-- [13]: several messages of one process to another, one after the other in a text.
+local function received_many(envelope)
+    local to, from, count, text = envelope[2], envelope[3], envelope[5], envelope[6]
+    local at = 1
+    for _ = 1, count do
+        local topic, payloads
+        topic, at = decode_next(text, at)
+        payloads, at = decode_next(text, at)
+        local process = by_pid[to]
+        if not process then
+            dead_letters.noproc = dead_letters.noproc + 1
+        elseif not is_sound(topic, payloads) then
+            dead_letters.invalid = dead_letters.invalid + 1
+        else
+            take(process, topic, from, payloads)
+        end
+    end
+end
+
+-- Why a returned message can't go to the holder of its name, if there is one; nil when it can.
+local function why_not(sender, name, held, number)
+    if not held then
+        return "stale_name_free"
+    elseif in_doubt and check_held(held.pid, name, held.revision) then
+        return "stale_name_in_doubt"
+    end
+    local process = by_pid[sender]
+    local order = process and process.order or sendorder.of_ended(sender)
+    if not order then
+        return "stale_name_forgotten"
+    elseif not sendorder.follow(order, held.pid, number) then
+        return "stale_name_overtaken"
+    end
+    return nil
+end
+
+-- RETURN: a message by name that did not find its name where it was sent, back at the VM of its sender; the names
+-- here are as new as those it was refused by. It goes to the holder now, but never twice, and never behind what the
+-- same process sent there later.
+local function returned(envelope)
+    local sender, topic, payloads, name, number = envelope[2], envelope[5], envelope[6], envelope[7], envelope[9]
+    if not is_sound(topic, payloads) or type(number) ~= "number" then
+        dead_letters.invalid = dead_letters.invalid + 1
+        return
+    end
+    local held = names[name]
+    local reason = why_not(sender, name, held, number)
+    if reason then
+        return put({ 59, envelope[3], sender, topic, name, reason }, 6)
+    end
+    local process = by_pid[held.pid]
+    if process then
+        take(process, topic, sender, payloads)
+        return
+    end
+    payloads.n = codec.length_of(payloads)
+    put({ 1, held.pid, sender, 0, topic, payloads, name, held.revision }, 8, 6)
 end
 
 K.delivery = {
     send = send,
     send_startup = send_startup,
     received = received,
+    received_many = received_many,
+    returned = returned,
+    names_in_doubt = names_in_doubt,
     resolve = resolve,
     pid_of = pid_of,
     name_changed = name_changed,
     nodes_changed = nodes_changed,
     names = names,
+    starting = starting,
     dead_letters = dead_letters,
 }

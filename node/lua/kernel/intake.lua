@@ -11,8 +11,10 @@ local by_pid = processes.by_pid
 local handlers = {}
 
 handlers[1] = delivery.received
+handlers[13] = delivery.received_many
 handlers[2] = spawning.received
 handlers[11] = spawning.received
+handlers[12] = delivery.returned
 
 handlers[3] = function(item)
     operations.replied(item[2], item[4], item[5], item[6])
@@ -39,6 +41,11 @@ end
 
 handlers[38] = function(item)
     K.workers.go_elsewhere(item[2], item[3])
+end
+
+handlers[39] = function(item)
+    delivery.names_in_doubt(item[2])
+    K.signals.lease_in_doubt(item[2])
 end
 
 handlers[40] = function(item)

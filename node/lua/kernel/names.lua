@@ -1,6 +1,7 @@
 -- Names: process.registry, on top of the table of names that the node keeps up to date here.
 --
--- Looking up never waits; registering and unregistering is done by the node (module "names").
+-- Looking up never waits; registering and unregistering is done by the node (module "names"). What changes in the
+-- table comes from the node as well, before its answer: by then the name may have changed hands again.
 local K = ...
 local delivery, errors, operations, processes = K.delivery, K.errors, K.operations, K.processes
 local names, by_pid = delivery.names, processes.by_pid
@@ -48,19 +49,33 @@ local function reserve(name, pid, scope)
     if process then
         process.named = true
     end
-    if not names[name] then -- the change itself comes from the node, perhaps later than this answer
-        names[name] = { pid = pid, revision = 0 }
-    end
     return ok
+end
+
+-- Reserve ``name`` for a process that the current one is about to start, under ``pid``.
+local function claim(name, pid)
+    local by = K.turns.current.process
+    by.claiming = by.claiming or {}
+    by.claiming[pid] = true
+    delivery.starting[pid] = by
+    local ok, err = reserve(name, pid)
+    delivery.starting[pid] = nil
+    by.claiming[pid] = nil
+    return ok, err
+end
+
+-- A process ended while it was about to start others: what they have got by now is given up.
+local function give_up(process)
+    for pid in next, process.claiming do
+        delivery.starting[pid] = nil
+        operations.put({ 53, pid, "", nil }, 4)
+    end
 end
 
 local function release(name, pid, scope)
     local freed, err = operations.call("names", "unregister", name, pid, scope)
     if err then
         return false, err
-    end
-    if freed and names[name] and names[name].pid == pid then
-        names[name] = nil
     end
     return freed
 end
@@ -98,4 +113,4 @@ function api.unregister(name, scope)
     return release(name, K.turns.current.process.pid, scope)
 end
 
-K.names = { api = api, holder = holder, reserve = reserve, release = release }
+K.names = { api = api, holder = holder, claim = claim, give_up = give_up, release = release }

@@ -7,9 +7,11 @@ local K = ...
 local codec, errors, turns, values, timers, channels = K.codec, K.errors, K.turns, K.values, K.timers, K.channels
 local ready, check_wait = turns.ready, turns.check_wait
 local yield, WAIT = coroutine.yield, turns.WAIT
-local next, select, type, unpack = next, select, type, table.unpack
+local concat, next, select, type, unpack = table.concat, next, select, type, table.unpack
 
 local OK, NOPROC, NOCONNECTION = 0, 2, 3
+local MESSAGES = 13
+local LONGEST_RUN, LARGEST_RUN = 32, 16 * 1024 -- messages and bytes of one envelope with several
 local SLOTS = 64
 local SECOND = 1000000000
 
@@ -19,10 +21,49 @@ local waiting = {} -- number of the operation -> {process, thread | call}
 local requests = {} -- reference -> {process, thread, node, timer, on_ok}
 local streams = {} -- number -> {process, state}
 
-local function put_text(text)
+local run = { to = false, from = false, count = 0, size = 0, pieces = {} }
+
+local function add(text)
     local count = box.count + 1
     box.out[count] = text
     box.count = count
+end
+
+-- Messages of one process to another that leave one right after the other leave as one envelope.
+local function end_run()
+    local count = run.count
+    if count == 1 then
+        add(codec.message(run.to, run.from, run.pieces[1]))
+    elseif count > 1 then
+        add(codec.encode({ MESSAGES, run.to, run.from, 0, count, concat(run.pieces, "", 1, count) }, 6))
+    end
+    run.count = 0 -- not before: where memory is short this is tried again
+end
+
+-- A message leaves the VM; ``piece`` is its topic and its payloads, encoded.
+local function put_message(to, from, piece)
+    if run.count == LONGEST_RUN or run.size + #piece > LARGEST_RUN or run.to ~= to or run.from ~= from then
+        end_run()
+        run.to, run.from = to, from
+    end
+    local count = run.count + 1
+    run.size = count > 1 and run.size + #piece or #piece
+    run.count = count
+    run.pieces[count] = piece
+end
+
+local function put_text(text)
+    if run.count > 0 then
+        end_run()
+    end
+    add(text)
+end
+
+local function count()
+    if run.count > 0 then
+        end_run()
+    end
+    return box.count
 end
 
 -- Make nil what has no form outside.
@@ -53,6 +94,17 @@ local function collect()
     local out, count = box.out, box.count
     box.out, box.count = {}, 0
     return codec.join(out, count)
+end
+
+-- A function that runs for a process that may own something is about to act: the node is told for whom.
+local function announce(process)
+    local caller = process.caller
+    if caller and not process.announced then
+        process.announced = true
+        process.named = true -- the node is told of its end too
+        announce(caller)
+        put({ 60, process.pid, caller.pid }, 3)
+    end
 end
 
 local function hold(process, set, number)
@@ -144,6 +196,7 @@ local function call(module, name, ...)
     if problem then
         return nil, problem
     end
+    announce(process)
     local arguments = { n = select("#", ...), ... }
     local ok
     ok, problem = put_arguments({ 50, number, process.pid, process.entry, module, name, arguments }, module, name)
@@ -163,6 +216,7 @@ end
 -- Tell the Python half of a module something; returns true, or nil and an error object.
 local function cast(module, name, ...)
     local process = turns.current.process
+    announce(process)
     local arguments = { n = select("#", ...), ... }
     return put_arguments({ 51, process.pid, process.entry, module, name, arguments }, module, name)
 end
@@ -239,6 +293,7 @@ local function request_timed_out(timer)
 end
 
 local function send_request(process, node, envelope, list, seconds, asked)
+    announce(process)
     last_reference = last_reference + 1
     local reference = last_reference * SLOTS + K.config.slot -- no other VM of the node has it
     envelope[4] = reference
@@ -335,9 +390,11 @@ end
 
 K.operations = {
     put = put,
+    announce = announce,
     put_text = put_text,
+    put_message = put_message,
     collect = collect,
-    count = function() return box.count end,
+    count = count,
     ask = ask,
     answered = answered,
     take_back = take_back,

@@ -13,7 +13,8 @@ local errors, operations, sandbox, timers, turns = K.errors, K.operations, K.san
 local config = K.config
 local ENDED = turns.ENDED
 local OUT_OF_MEMORY = K.guards.OUT_OF_MEMORY
-local next, tostring, type, unpack = next, tostring, type, table.unpack
+local next, tonumber, tostring, type, unpack = next, tonumber, tostring, type, table.unpack
+local sub = string.sub
 
 local SLOTS = 64
 local PLAIN = { ["nil"] = true, boolean = true, number = true, string = true }
@@ -48,6 +49,20 @@ local function next_pid(host)
     return pid_prefix .. host .. pid_incarnation .. base36(last_counter) .. "}"
 end
 
+local keeper_prefix = pid_prefix .. "node:supervisor" .. pid_incarnation
+
+-- Whose work a new process does, as a number for who asks from outside whose turn it is (turns.lua): what its parent's
+-- is; for one the node itself keeps, the counter of the port that keeps it; else its own.
+local function number_for(parent)
+    local above = by_pid[parent]
+    if above then
+        return above.number
+    elseif sub(parent, 1, #keeper_prefix) == keeper_prefix then
+        return tonumber(sub(parent, #keeper_prefix + 1, -2), 36) or last_counter
+    end
+    return last_counter
+end
+
 local function counts_of(entry)
     local counts = counters[entry]
     if not counts then
@@ -60,7 +75,7 @@ end
 local function new_record(pid, entry, parent, context)
     return {
         pid = pid,
-        number = last_counter,
+        number = number_for(parent),
         code = entry,
         entry = entry.id,
         counts = counts_of(entry.id),
@@ -85,6 +100,7 @@ local function new_record(pid, entry, parent, context)
         dead = false,
         killed = false,
         trap_links = false,
+        order = false, -- of what it sends, once it has sent by name (sendorder.lua)
     }
 end
 
@@ -160,6 +176,10 @@ local function spawn_function(entry, arguments, parent, context, on_end)
     local process = new_record(next_pid(entry.id), entry, parent, context)
     process.on_end = on_end
     process.is_call = true
+    local caller = by_pid[parent]
+    if caller and (caller.tracked or caller.owner or caller.owns or caller.caller) then
+        process.caller = caller
+    end
     start(process, arguments)
     return process
 end
@@ -173,6 +193,9 @@ local function finish(process, reason, value, err)
     process.value, process.err = value, err
     process.first, process.last = false, false -- it may still be in line itself
     by_pid[process.pid] = nil
+    if process.order then
+        K.sendorder.retire(process.pid, process.order)
+    end
     processes.live = processes.live - 1
     local counts = process.counts
     counts.live = counts.live - 1
@@ -205,6 +228,9 @@ local function give_up(process)
         operations.put({ 53, process.pid, process.entry, process.err }, 4)
     end
     operations.take_back_all(process)
+    if process.claiming then
+        K.names.give_up(process)
+    end
     for called in next, process.calls or {} do
         finish(called, "killed", nil, errors.new("Canceled", "the caller ended", false))
     end
@@ -287,11 +313,14 @@ local function replace(process, entry, arguments)
     local fresh = new_record(process.pid, entry, process.parent, process.context)
     for _, name in next, {
         "unclaimed", "waiting_events", "mail", "arrived", "sent", "received", "watchers", "watching", "links", "named", "tracked",
-        "trap_links", "upgradable", "on_end", "is_call", "awaited",
+        "trap_links", "owner", "upgradable", "on_end", "is_call", "awaited", "order", "owns", "caller", "number",
     } do
         fresh[name] = process[name]
     end
     operations.take_back_all(process)
+    if process.claiming then
+        K.names.give_up(process)
+    end
     timers.gone_stale(process.armed)
     for called in next, process.calls or {} do
         finish(called, "killed", nil, errors.new("Canceled", "the caller was upgraded", false))

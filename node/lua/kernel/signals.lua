@@ -8,10 +8,10 @@ local K = ...
 local errors, mailbox, operations, processes, turns, values =
     K.errors, K.mailbox, K.operations, K.processes, K.turns, K.values
 local by_pid = processes.by_pid
-local config = K.config
+local config, note = K.config, K.sendorder.note
 local match, next, sub, tonumber = string.match, next, string.sub, tonumber
 
-local MONITOR, LINK = 1, 2
+local MONITOR, LINK, OWNER = 1, 2, 3
 
 -- The two ways to watch: where each side keeps the other, and the envelopes that begin and end it.
 local MONITORS = { mine = "watching", theirs = "watchers", begin = 4, finish = 5, verb = "monitoring" }
@@ -99,9 +99,30 @@ local function put_exit(process, to, watch)
     operations.put({ 8, to, process.pid, 0, watch, process.value, process.err }, 7)
 end
 
+-- A signal counts as something sent: a message that comes back must not come behind it.
+local function note_signal(process, pid)
+    if process.order then
+        note(process.order, pid)
+    end
+end
+
+-- Whoever may see the process end: what it sent before must not come to them later.
+local function note_watchers(process)
+    note(process.order, process.parent)
+    for watcher in next, process.watchers or {} do
+        note(process.order, watcher)
+    end
+    for linked in next, process.links or {} do
+        note(process.order, linked)
+    end
+end
+
 -- The process has ended: tell who watched it, and stop watching.
 local function tell_watchers(process)
     local pid = process.pid
+    if process.order then
+        note_watchers(process)
+    end
     for watcher in next, process.watchers or {} do
         local there = by_pid[watcher]
         if there then
@@ -162,6 +183,7 @@ local function keep_or_undo(process, way, pid)
 end
 
 local function begin(process, pid, way)
+    note_signal(process, pid)
     local there = by_pid[pid]
     if there then
         add(there, way.theirs, process.pid)
@@ -174,6 +196,7 @@ local function begin(process, pid, way)
 end
 
 local function finish(process, pid, way)
+    note_signal(process, pid)
     if not drop(process, way.mine, pid) then
         return nil, errors.new("NotFound", "not " .. way.verb .. " " .. pid, false)
     end
@@ -251,6 +274,12 @@ local function adopted(parent, child_pid, monitored, linked)
     end
 end
 
+-- The owner of ``process``, its supervisor, is gone: it ends as well, whatever it traps.
+local function orphaned(process, why)
+    process.owner = nil
+    processes.kill(process, "orphaned", errors.new("Canceled", "its supervisor " .. why))
+end
+
 local function cancel_event(process, from, reason)
     mailbox.tell(process, { kind = "pid.cancel", from = from, reason = reason })
 end
@@ -260,6 +289,7 @@ local function terminate_here(process)
 end
 
 local function cancel(process, pid, reason)
+    note_signal(process, pid)
     local there = by_pid[pid]
     if there then
         cancel_event(there, process.pid, reason)
@@ -271,6 +301,7 @@ local function cancel(process, pid, reason)
 end
 
 local function terminate(process, pid)
+    note_signal(process, pid)
     local there = by_pid[pid]
     if not there then
         if is_own(pid) then
@@ -302,7 +333,12 @@ end
 received[8] = function(process, envelope)
     local from, watch, value, map = envelope[3], envelope[5], envelope[6], envelope[7]
     local err = map and errors.from_map(map)
-    if watch == LINK then
+    if watch == OWNER then
+        if process.owner == from then
+            orphaned(process, "ended")
+        end
+        return
+    elseif watch == LINK then
         if drop(process, "links", from) and err then
             link_down(process, from, value, err)
         end
@@ -356,11 +392,44 @@ local function forget_node(process, node, err)
             link_down(process, pid, nil, err)
         end
     end
+    if process.owner and node_of(process.owner) == node and not process.dead then
+        orphaned(process, "can't be reached: " .. err[errors.MESSAGE])
+    end
+end
+
+local losses = {} -- node -> how often it, or the link to it, was lost
+local in_doubt = false
+
+-- A question to be asked later: whether ``pid`` could be reached all the time since, and may own something here.
+local function watch_reach(pid)
+    local node = node_of(pid)
+    local before = losses[node]
+    return function()
+        return losses[node] == before and not (in_doubt and not is_own(pid))
+    end
+end
+
+-- [39]: the lease of this node may be over, or is sure again. Once it is over the others take what ran here for ended,
+-- and their supervisors start it elsewhere: so it ends here before, though the links live on.
+local function lease_in_doubt(is_in_doubt)
+    in_doubt = is_in_doubt
+    local all = {}
+    for _, process in next, is_in_doubt and by_pid or {} do
+        if process.owner and not is_own(process.owner) then
+            all[#all + 1] = process
+        end
+    end
+    for i = 1, #all do
+        if not all[i].dead then
+            orphaned(all[i], "takes it for ended: the lease of this node may be over")
+        end
+    end
 end
 
 -- [45]: the node, or the link to it, is gone. Links down do not say who else is alive there.
 local function node_gone(node, reason)
     local err = errors.new("Unavailable", "node disconnected: noconnection to " .. node .. ": " .. reason, true)
+    losses[node] = (losses[node] or 0) + 1
     operations.node_gone(node, err[errors.MESSAGE])
     local all = {}
     for _, process in next, by_pid do
@@ -372,6 +441,7 @@ local function node_gone(node, reason)
 end
 
 K.signals = {
+    lease_in_doubt = lease_in_doubt,
     node_of = node_of,
     is_own = is_own,
     no_process = no_process,
@@ -389,4 +459,5 @@ K.signals = {
     terminate = terminate,
     received = received,
     node_gone = node_gone,
+    watch_reach = watch_reach,
 }

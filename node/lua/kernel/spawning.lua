@@ -3,8 +3,8 @@
 -- On this host it is all Lua: copy the arguments, start. Only code that was never used waits for
 -- the registry. On another host a SPAWN envelope goes out and the caller waits for its REPLY.
 local K = ...
-local code, errors, operations, processes, signals, timers, turns, values =
-    K.code, K.errors, K.operations, K.processes, K.signals, K.timers, K.turns, K.values
+local code, errors, operations, processes, sendorder, signals, timers, turns, values =
+    K.code, K.errors, K.operations, K.processes, K.sendorder, K.signals, K.timers, K.turns, K.values
 local config = K.config
 local ready, yield, WAIT = turns.ready, coroutine.yield, turns.WAIT
 local find, format, match, next, tostring, type = string.find, string.format, string.match, next, tostring, type
@@ -75,13 +75,13 @@ local function claim_name(name, pid, parent, options)
     for _ = 1, 2 do
         local held = K.names.holder(name)
         if held then
-            local ok, err = K.delivery.send_startup(parent, held, options.messages)
+            local ok, err = K.delivery.send_startup(parent, held, options.messages, name)
             if ok then
                 return held
             end
             return nil, err
         end
-        local ok, err = K.names.reserve(name, pid)
+        local ok, err = K.names.claim(name, pid)
         if ok then
             return nil
         elseif err[errors.KIND] ~= "AlreadyExists" then
@@ -91,7 +91,8 @@ local function claim_name(name, pid, parent, options)
     return nil, errors.new("Conflict", "name '" .. name .. "' changes hands at this moment; try again", true)
 end
 
--- Start ``id`` here. ``options``: monitor, link, context, name, messages, tracked.
+-- Start ``id`` here. ``options``: monitor, link, owned, context, name, messages, tracked. With ``owned`` the process
+-- ends with its parent; it is a function that says whether the parent could be reached since it asked.
 -- Returns the PID and the process's record (none when a name led to another), or nil and an error object.
 local function spawn_here(id, arguments, parent, options)
     local entry, err = code_for(id, "process")
@@ -108,7 +109,12 @@ local function spawn_here(id, arguments, parent, options)
         end
     end
     local process
-    process, err = processes.spawn(entry, arguments, parent, options.context, pid)
+    if options.owned and not options.owned() then
+        local text = "the node of its supervisor could not be reached all the time, or takes this one for ended"
+        err = errors.new("Unavailable", text, true, { not_now = true }) -- no failure of the process
+    else
+        process, err = processes.spawn(entry, arguments, parent, options.context, pid)
+    end
     if not process then
         if name then
             K.names.release(name, pid)
@@ -117,6 +123,7 @@ local function spawn_here(id, arguments, parent, options)
     end
     process.named = name ~= nil
     process.tracked = options.tracked
+    process.owner = options.owned and parent
     signals.attach(process, parent, options.monitor, options.link)
     K.delivery.send_startup(parent, pid, options.messages)
     return pid, process
@@ -149,6 +156,9 @@ local function spawn_there(id, host, arguments, process, options, on_pid, worker
     local address, node = address_of(host)
     address = worker or address
     local envelope = { 2, address, process.pid, 0, id, arguments, outward_options(options) }
+    if process.order and options.messages then -- to a child, or to whoever has the name by then
+        sendorder.note_all(process.order)
+    end
     local function adopt(pid)
         if on_pid then
             on_pid(pid)
@@ -307,6 +317,8 @@ local function received(envelope)
         return
     end
     envelope[6].n = K.codec.length_of(envelope[6])
+    local options = envelope[7]
+    options.owned = options.owner and signals.watch_reach(envelope[3]) or nil
     local handle = envelope[1] == 2 and spawn_received or call_received
     if code.at_hand(envelope[5]) and not (type(envelope[7]) == "table" and envelope[7].name) then
         handle(envelope)

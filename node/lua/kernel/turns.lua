@@ -40,6 +40,7 @@ local tail, length = front, 0
 local largest_quantum = K.config.quantum + 0.0
 local budget = 0.0 -- points until the next call of ``point``; a float, which Lua counts down faster
 local fresh = false -- nothing of the turn was measured yet
+local whose = 0.0 -- the number of whose turn it is (processes.lua), for who asks from outside; 0 between turns
 
 -- What other files of the kernel read: the thread that runs, the time of this step in ns.
 local turns = {
@@ -241,6 +242,17 @@ local function mark(value)
     return before
 end
 
+-- Where ``whose`` is, and how to set it to be recognized.
+local function whose_place()
+    return format("%p", upvalueid(function() return whose end, 1))
+end
+
+local function whose_mark(value)
+    local before = whose
+    whose = value
+    return before
+end
+
 -- How long the running slice has lasted, in seconds; of a turn that was not measured yet the time begins now.
 local function lasts()
     if fresh then
@@ -321,6 +333,7 @@ end
 local function attend()
     turns.urgent = false
     turns.current = nil
+    whose = 0
     if turns.broken_off then
         turns.broken_off = false
         return true
@@ -342,6 +355,7 @@ local function run(seconds)
             local process = front.next
             if not process then
                 turns.current = nil
+                whose = 0
                 length = 0
                 return false
             end
@@ -358,6 +372,7 @@ local function run(seconds)
                 process.first = thread.next
                 thread.next = false
                 turns.current = thread
+                whose = process.number
                 budget, fresh = process.portion, true
                 if budget < FIRST_PORTION then -- its points may be far apart
                     begin_slice()
@@ -384,6 +399,7 @@ local function run(seconds)
         turns.turn_began = clock()
     until turns.turn_began >= deadline
     turns.current = nil
+    whose = 0
     return length > 0
 end
 
@@ -409,6 +425,7 @@ turns.WAIT, turns.PREEMPT, turns.ENDED, turns.KILLED = WAIT, PREEMPT, ENDED, KIL
 turns.ready, turns.park, turns.can_wait, turns.check_wait, turns.abandon = ready, park, can_wait, check_wait, abandon
 turns.new_thread, turns.point, turns.charge, turns.run = new_thread, point, charge, run
 turns.join, turns.place, turns.mark, turns.lasts, turns.prod = join, place, mark, lasts, prod
+turns.whose_place, turns.whose_mark = whose_place, whose_mark
 turns.slice_began = 0
 turns.monotonic_now, turns.wall_now, turns.begin_step = monotonic_now, wall_now, begin_step
 turns.length = function() return length end

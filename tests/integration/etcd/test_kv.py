@@ -11,7 +11,7 @@ from cluster.embedded import EmbeddedServers, free_port
 from cluster.errors import OutcomeUnknown, Unavailable
 from cluster.etcd import Compacted, Compare, Delete, Etcd, EtcdRefused, Get, LeaseGone, Put, TooLarge
 from cluster.tasks import Tasks
-from tests.integration.etcd.proxy import Proxy
+from tests.chaos.proxy import Proxy, Way
 
 pytestmark = pytest.mark.servers
 
@@ -182,7 +182,7 @@ class TestLostAnswers:
     ) -> None:
         async with Proxy(servers.etcd.port) as proxy, Etcd([proxy.url], timeout=timedelta(seconds=0.5)) as far:
             await far.get(base + "a")
-            proxy.swallow_answers = True
+            proxy.lose(Way.BACK)
             with pytest.raises(OutcomeUnknown, match="may have been applied"):
                 await far.txn([], [Put(base + "a", b"1")])
             kv = await etcd.get(base + "a")
@@ -194,7 +194,7 @@ class TestLostAnswers:
     ) -> None:
         async with Proxy(servers.etcd.port) as proxy, Etcd([proxy.url], timeout=timedelta(seconds=5)) as far:
             await far.get(base + "a")
-            proxy.swallow_answers = True
+            proxy.lose(Way.BACK)
 
             async def cut_when_applied(key: str) -> None:
                 while await etcd.get(key) is None:
@@ -208,7 +208,7 @@ class TestLostAnswers:
                     await far.put(base + "a", b"1")
                 await cutting
             await far.get(base + "a")
-            proxy.swallow_answers = True
+            proxy.lose(Way.BACK)
             async with Tasks("test") as together:
                 cutting = together.start(cut_when_applied(base + "b"), "cut")
                 await far.put(base + "b", b"1", repeatable=True)
@@ -250,8 +250,9 @@ class TestEndpoints:
         async with Proxy(servers.etcd.port) as first, Proxy(servers.etcd.port) as second:
             async with Etcd([first.url, second.url], timeout=timedelta(seconds=2)) as etcd:
                 await etcd.get(base + "a")
-                first.swallow_answers = second.swallow_answers = True
-                second.swallow_answers = False
+                first.lose(Way.BACK)
+                second.lose(Way.BACK)
+                await second.mend()
                 assert await etcd.get(base + "a") is None
 
     async def test_nobody_there_is_unavailable_with_the_reason_and_in_time(self) -> None:

@@ -17,7 +17,7 @@ from cluster.embedded import EmbeddedServers
 from cluster.errors import CallTimeout, Unavailable
 from cluster.etcd import Batch, Delete, Etcd, KeyEvent, PrefixWatch, Put
 from cluster.tasks import Tasks
-from tests.integration.etcd.proxy import Proxy
+from tests.chaos.proxy import Proxy
 
 pytestmark = pytest.mark.servers
 
@@ -221,8 +221,11 @@ class TestBadWeather:
                 watch, record, other = PrefixWatch(far, "/c/"), Record(), Record()
                 watch.subscribe("/c/", record)
                 watch.subscribe("/c/other/", other)
+                back: list[int] = []
+                watch.on_return(lambda: back.append(watch.applied))
                 async with watch:
                     await proxy.cut()
+                    assert back == []
                     await etcd.txn([], [Put("/c/changed", b"2"), Delete("/c/gone"), Put("/c/new", b"")])
                     await etcd.put("/c/brief", b"")
                     last = await etcd.txn([], [Delete("/c/brief")])
@@ -238,6 +241,7 @@ class TestBadWeather:
                     await watch.reached(await etcd.put("/c/after", b""))
                     assert names(record.batches[-1].events, "/c/") == ["+after"]
                     assert watch.stats().relists == 1
+                    assert back, "it says when etcd is there again"
 
     async def test_catching_up_on_more_than_the_receive_limit_reads_anew(self, own_servers: EmbeddedServers) -> None:
         """While cut off, 72 MiB are written: etcd sends them as one message, which is over the limit of 64 MiB."""

@@ -39,12 +39,13 @@ from node.modules.logger import LoggerModule
 from node.modules.names import NamesModule
 from node.modules.permits import EVERY_NAMESPACE, Permits
 from node.modules.pg import PgModule
+from node.modules.process import ProcessModule
 from node.modules.registry import RegistryModule
 from node.modules.store import StoreModule
 from node.modules.system import Facts, SystemModule
 from node.modules.time import TimeModule
 from node.output import Output
-from node.stores import Stores
+from node.stores import Namespaces, Stores
 from node.system_events import registry_events
 
 NODE, HOST = "node-1", "app:processes"
@@ -56,6 +57,7 @@ ENTRIES = (
     Entry("app:level", "env.variable", {}, {"variable": "LOG_LEVEL", "storage": "app:memory", "default": "info"}),
     Entry("app:counters", "store.memory"),
     Entry("app:shared", "store.kv.raft", {}, {"namespace": "shared"}),
+    Entry("app:copied", "store.kv.crdt", {}, {"namespace": "copied"}),
 )
 
 
@@ -89,6 +91,8 @@ class Lua:
     dispatcher: Dispatcher
     screen: Screen
     io: IoModule
+    names: Names
+    tasks: Tasks
     fences: dict[bytes, tuple[str, int]]
     sources: dict[bytes, str] = field(default_factory=dict)
     exits: dict[bytes, asyncio.Future[Any]] = field(default_factory=dict)
@@ -102,6 +106,8 @@ class Lua:
             match item[0]:
                 case 50 | 51 | 53 | 56:
                     self.dispatcher.take(vm, item)
+                    if item[0] == 53:
+                        self.tasks.start(self.names.release(item[1].decode()), "release names")
                 case 52 if item[2] in self.sources:
                     vm.post([40, item[1], None, [self._package(item[2])]])
                 case 52:
@@ -188,7 +194,6 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
     watch = PrefixWatch(etcd, keys.prefix, unloaded=[f"{keys.prefix}kv/"])
     registry = Registry(etcd, watch, keys, NODE)
     env = EnvRegistry({}, directory)
-    stores = Stores(etcd, keys, env.lookup)
     screen = Screen()
     io = IoModule(screen, args=["one", "two words"])
     fences: dict[bytes, tuple[str, int]] = {}
@@ -199,6 +204,9 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
         locks = Locks(etcd, watch, keys, tasks)
         names = Names(etcd, watch, keys, NODE, tasks, lambda: lease.id, at_once)
         bus = await stack.enter_async_context(Bus([servers.nats_url], name=NODE, inbox=subjects.inbox(NODE)))
+        stores = await stack.enter_async_context(
+            Stores(etcd, keys, env.lookup, Namespaces(bus.data, subjects, NODE, 1))
+        )
         events = EventBus(bus.data, subjects, NODE, 1)
         await stack.enter_async_context(watch)
         await stack.enter_async_context(registry)
@@ -214,6 +222,7 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
             NamesModule(names, NODE, lambda: lease.id),
             LocksModule(locks, SureLease(lease.id)),
             PgModule(groups, lambda node: False),
+            ProcessModule(lambda pid: fences[pid][1] if pid in fences else None),
             SystemModule(facts(members)),
         ]
         dispatcher = await stack.enter_async_context(Dispatcher(modules))
@@ -223,7 +232,7 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
             if stores.handles(entry.kind):
                 await stores.put(entry)
         await groups.put(Entry("app:groups", "pg.scope"))
-        lua = Lua(etcd, registry, events, stores, dispatcher, screen, io, fences)
+        lua = Lua(etcd, registry, events, stores, dispatcher, screen, io, names, tasks, fences)
         vm = Vm(
             slot=1,
             node=NODE,

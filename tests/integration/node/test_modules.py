@@ -91,7 +91,7 @@ class TestRegistry:
             }
         """
         result = await lua(source)
-        assert result == [[0, 1, 2, 3], 6, 2, 1, 3, True, "NotFound", "v1"]
+        assert result == [[0, 1, 2, 3], 7, 2, 1, 3, True, "NotFound", "v1"]
 
     async def test_the_ends_of_history_operations_and_differences(self, lua: Lua) -> None:
         source = """
@@ -116,7 +116,7 @@ class TestRegistry:
         assert result[:4] == [True, True, True, "v1"]
         assert result[4:6] == [["entry.create app:x", "entry.delete app:counters"], 0]
         assert result[6] == ["entry.delete", "t:a", "entry.create", "t:b"]
-        assert result[7:] == [1, 5], "a key without prefix leaves nothing out"
+        assert result[7:] == [1, 6], "a key without prefix leaves nothing out"
 
     async def test_a_wrong_type_of_argument_raises_at_the_callers_line(self, lua: Lua) -> None:
         for call in ("get(7)", "find('x')", "parse_id()", "snapshot_at({})", "apply_version('v1')", "build_delta({})"):
@@ -217,7 +217,7 @@ class TestEvents:
 
 
 class TestStore:
-    @pytest.mark.parametrize("id", ["app:counters", "app:shared"])
+    @pytest.mark.parametrize("id", ["app:counters", "app:shared", "app:copied"])
     async def test_values_come_back_as_they_were(self, lua: Lua, id: str) -> None:
         source = """
             local id = ...
@@ -234,11 +234,24 @@ class TestStore:
             local value, err = s:get("missing")
             return {back, value == nil, err:kind(), s:info().backend, s:release(), select(2, s:get("k1")):kind()}
         """
-        backend = {"app:counters": "memory", "app:shared": "kv.raft"}[id]
+        backend = {"app:counters": "memory", "app:shared": "kv.raft", "app:copied": "kv.crdt"}[id]
         back = [1, 1.5, "text", "\udcff\0", True, [1, 2, 3], {"a": {"b": "c"}, 7: False}]
         result = await lua(source, id.encode())
         assert result[0][:7] == back
         assert result[1:] == [True, "NotFound", backend, True, "Invalid"]
+
+    async def test_a_program_can_ask_whether_a_store_has_conditional_writes(self, lua: Lua) -> None:
+        source = """
+            local store = require("store")
+            local s = store.get("app:copied")
+            local info = s:info()
+            assert(info.backend == store.backend.KV_CRDT and info.consistency == store.consistency.EVENTUAL)
+            local entry, err = s:put("k", 1, {only_if_absent = true})
+            local put = s:put("k", 1, {ttl = 60})
+            assert(s:entry("k").version == put.version)
+            return {info.conditional_put, entry == nil, err:kind(), err:retryable(), put.key}
+        """
+        assert await lua(source) == [False, True, "Invalid", False, "k"]
 
     async def test_a_counter_kept_by_compare_and_set_loses_no_count(self, lua: Lua) -> None:
         source = """

@@ -9,19 +9,24 @@ from typing import Any
 
 import pytest
 
+from cluster.bus import Bus
 from cluster.embedded import EmbeddedServers
 from cluster.envelope import to_raw
 from cluster.errors import Invalid, Unavailable
 from cluster.etcd import Etcd
 from cluster.keys import Keys
 from cluster.registry import Entry
+from cluster.subjects import Subjects
 from node.modules.dispatch import Dispatcher
 from node.modules.store import StoreModule
-from node.stores import EtcdStore, Info, MemoryStore, Precondition, Store, Stores
+from node.stores import CrdtStore, EtcdStore, Info, MemoryStore, Namespaces, Precondition, Store, Stores
 from node.stores.contract import MAX_KEY, MAX_VALUE, KeyExists, Refused, StaleOwner, VersionChanged
 from node.stores.etcd import Leases
+from node.stores.namespaces import Wish
 
 pytestmark = pytest.mark.servers
+
+NODE = "node-1"
 
 
 @pytest.fixture
@@ -29,9 +34,39 @@ def keys(cluster_name: str) -> Keys:
     return Keys(cluster_name)
 
 
+@pytest.fixture
+async def namespaces(servers: EmbeddedServers, cluster_name: str) -> AsyncIterator[Namespaces]:
+    subjects = Subjects(cluster_name)
+    async with Bus([servers.nats_url], name=NODE, inbox=subjects.inbox(NODE)) as bus:
+        namespaces = Namespaces(bus.data, subjects, NODE, 1)
+        yield namespaces
+        await namespaces.close()
+
+
 @pytest.fixture(params=["memory", "etcd"])
-async def store(request: pytest.FixtureRequest, etcd: Etcd, keys: Keys) -> Store:
+def conditional(request: pytest.FixtureRequest, etcd: Etcd, keys: Keys) -> Store:
+    """A store with conditional writes."""
     return MemoryStore("app:cache") if request.param == "memory" else EtcdStore("app:cache", "cache", etcd, keys)
+
+
+@pytest.fixture
+async def replicated(namespaces: Namespaces) -> CrdtStore:
+    namespace = await namespaces.join("app:cache", "cache", Wish(False, 100_000, 2**26))
+    async with asyncio.timeout(5):
+        await namespace.replication.level.wait()
+    return CrdtStore("app:cache", namespace, namespaces.max_payload)
+
+
+@pytest.fixture(params=["memory", "etcd", "nats"])
+def store(request: pytest.FixtureRequest, etcd: Etcd, keys: Keys, replicated: CrdtStore) -> Store:
+    """Every store there is."""
+    match request.param:
+        case "memory":
+            return MemoryStore("app:cache")
+        case "etcd":
+            return EtcdStore("app:cache", "cache", etcd, keys)
+        case _:
+            return replicated
 
 
 class TestContract:
@@ -80,26 +115,35 @@ class TestContract:
         assert read is not None
         assert first.version != second.version == read.version
 
-    async def test_only_if_absent_has_one_winner(self, store: Store) -> None:
+    async def test_only_if_absent_has_one_winner(self, conditional: Store) -> None:
         when = Precondition(absent=True)
-        tries = [store.write(b"lock", number, 0, when) for number in range(5)]
+        tries = [conditional.write(b"lock", number, 0, when) for number in range(5)]
         results = await asyncio.gather(*tries, return_exceptions=True)
         assert [type(one) for one in results if isinstance(one, Exception)] == [KeyExists] * 4
 
-    async def test_if_version_refuses_a_changed_key_and_names_the_version_it_has(self, store: Store) -> None:
-        old = await store.write(b"a", 1, 0)
-        new = await store.write(b"a", 2, 0)
+    async def test_if_version_refuses_a_changed_key_and_names_the_version_it_has(self, conditional: Store) -> None:
+        old = await conditional.write(b"a", 1, 0)
+        new = await conditional.write(b"a", 2, 0)
         with pytest.raises(VersionChanged) as changed:
-            await store.write(b"a", 3, 0, Precondition(version=old.version))
+            await conditional.write(b"a", 3, 0, Precondition(version=old.version))
         assert changed.value.version == new.version
-        await store.write(b"a", 3, 0, Precondition(version=new.version))
+        await conditional.write(b"a", 3, 0, Precondition(version=new.version))
 
-    async def test_if_version_refuses_a_key_that_is_gone(self, store: Store) -> None:
-        old = await store.write(b"a", 1, 0)
-        await store.delete(b"a")
+    async def test_if_version_refuses_a_key_that_is_gone(self, conditional: Store) -> None:
+        old = await conditional.write(b"a", 1, 0)
+        await conditional.delete(b"a")
         with pytest.raises(VersionChanged) as changed:
-            await store.write(b"a", 2, 0, Precondition(version=old.version))
+            await conditional.write(b"a", 2, 0, Precondition(version=old.version))
         assert changed.value.version is None
+
+    @pytest.mark.parametrize("when", [Precondition(absent=True), Precondition(version="1")])
+    async def test_a_store_without_conditional_writes_refuses_them_and_says_so_in_its_info(
+        self, replicated: CrdtStore, when: Precondition
+    ) -> None:
+        assert not replicated.info.conditional_put
+        with pytest.raises(Refused, match=r"app:cache is a store.kv.crdt .* keep data .* in a store.kv.raft"):
+            await replicated.write(b"lock", 1, 0, when)
+        assert await replicated.read(b"lock") is None
 
     async def test_pages_go_through_all_keys_once_in_order(self, store: Store) -> None:
         names = [b"s:%03d" % number for number in range(75)]
@@ -143,7 +187,7 @@ class TestContract:
         [
             (b"", 1, 0, "key is empty"),
             (b"x" * (MAX_KEY + 1), 1, 0, f"over the limit of {MAX_KEY} bytes"),
-            (b"a", b"x" * (MAX_VALUE + 1), 0, f"over the limit of {MAX_VALUE} bytes"),
+            (b"a", b"x" * (MAX_VALUE + 1), 0, "value of key 'a' is .* over the limit of 10[0-9]{5} bytes"),
             (b"a", 1, -1, "ttl"),
             (b"a", 1, float("nan"), "ttl"),
             (b"a", 1, float("inf"), "ttl"),
@@ -157,8 +201,17 @@ class TestContract:
         assert (await store.page(b"", b"", 10)).items == []
 
     async def test_a_value_of_the_largest_size_is_taken(self, store: Store) -> None:
-        await store.write(b"a", b"x" * (MAX_VALUE - 64), 0)
+        await store.write(b"a", b"x" * (store.max_value - 64), 0)
         assert await store.read(b"a") is not None
+
+    async def test_a_large_page_ends_early_instead_of_filling_the_memory(self, store: Store) -> None:
+        for number in range(12):
+            await store.write(b"%02d" % number, b"x" * (store.max_value - 64), 0)
+        page = await store.page(b"", b"", 100)
+        assert page.has_more
+        assert 8 <= len(page.items) <= 10
+        rest = await store.page(b"", page.cursor, 100)
+        assert len(page.items) + len(rest.items) == 12
 
 
 class TestEtcd:
@@ -176,15 +229,6 @@ class TestEtcd:
     async def test_keys_can_be_read_with_any_etcd_client(self, etcd: Etcd, keys: Keys, shared: EtcdStore) -> None:
         await shared.write(b"user:1/name", b"x", 0)
         assert await etcd.get(f"{keys.prefix}kv/shared/user:1/name") is not None
-
-    async def test_a_large_page_ends_early_instead_of_failing(self, shared: EtcdStore) -> None:
-        for number in range(12):
-            await shared.write(b"%02d" % number, b"x" * (MAX_VALUE - 64), 0)
-        page = await shared.page(b"", b"", 100)
-        assert page.has_more
-        assert 8 <= len(page.items) <= 10
-        rest = await shared.page(b"", page.cursor, 100)
-        assert len(page.items) + len(rest.items) == 12
 
     @pytest.mark.parametrize("version", ["", "x", "-1", "0", "9" * 30, "١"])
     async def test_a_version_nobody_gave_is_refused(self, shared: EtcdStore, version: str) -> None:
@@ -247,12 +291,33 @@ class TestEtcd:
         leases = Leases(etcd, clock=lambda: now[0])
         first = await leases.lease(32)
         assert await leases.lease(32) == first
-        assert await leases.lease(33) != first
+        assert await leases.lease(33.1) != first
         assert await leases.lease(0) == 0
-        now[0] += 2
+        now[0] += 1
         second = await leases.lease(32)
         assert second != first
-        assert (await etcd.time_to_live(second)).granted >= 34
+        assert (await etcd.time_to_live(second)).granted >= 33
+
+    async def test_however_many_different_ttls_there_are_the_leases_are_few_and_none_is_too_short(
+        self, etcd: Etcd
+    ) -> None:
+        leases = Leases(etcd, clock=lambda: 0.0)
+        asked = [60 + number / 7 for number in range(200)]
+        given = {ttl: await leases.lease(ttl) for ttl in asked}
+        assert len(set(given.values())) <= 25
+        shortest: dict[int, float] = {}
+        for ttl, lease in given.items():
+            shortest.setdefault(lease, ttl)
+            assert (await etcd.time_to_live(lease)).granted >= ttl
+            assert (await etcd.time_to_live(lease)).granted <= shortest[lease] * (1 + 1 / 16) + 1
+
+    async def test_to_delete_what_reads_as_gone_says_that_there_was_none(self, etcd: Etcd, keys: Keys) -> None:
+        now = [1000.0]
+        store = EtcdStore("app:s", "s", etcd, keys, clock=lambda: now[0])
+        await store.write(b"a", 1, 30)
+        now[0] += 31
+        assert await store.delete(b"a") is False
+        assert await etcd.get(f"{store.prefix}a") is None
 
     async def test_a_lease_that_ended_meanwhile_is_replaced(self, etcd: Etcd, shared: EtcdStore) -> None:
         await shared.write(b"a", 1, 1000)
@@ -278,12 +343,13 @@ async def test_while_etcd_is_away_a_call_is_unavailable_within_its_deadline(
 
 
 @pytest.fixture
-def stores(etcd: Etcd, keys: Keys) -> Stores:
-    return Stores(etcd, keys, lambda name: None)
+def stores(etcd: Etcd, keys: Keys, namespaces: Namespaces) -> Stores:
+    return Stores(etcd, keys, lambda name: None, namespaces)
 
 
 MEMORY = Entry("app:cache", "store.memory", {}, {"max_size": 2})
 SHARED = Entry("app:shared", "store.kv.raft", {}, {"namespace": "shared"})
+COPIED = Entry("app:copied", "store.kv.crdt", {}, {"namespace": "copied"})
 
 
 class TestStores:
@@ -333,6 +399,7 @@ async def ask(stores: Stores, etcd: Etcd, keys: Keys) -> AsyncIterator[Callable[
     """``await ask(fn, args...)`` gives (error map, values); ``ask.fences`` are the claims of PIDs."""
     await stores.put(MEMORY)
     await stores.put(SHARED)
+    await stores.put(COPIED)
     fences: dict[bytes, tuple[str, int]] = {}
     vm = Vm()
     async with Dispatcher([StoreModule(stores, lambda pid: [fences[pid]] if pid in fences else [])]) as dispatcher:
@@ -348,15 +415,17 @@ async def ask(stores: Stores, etcd: Etcd, keys: Keys) -> AsyncIterator[Callable[
 
 
 class TestModule:
-    @pytest.mark.parametrize("id", [b"app:cache", b"app:shared"])
+    @pytest.mark.parametrize("id", [b"app:cache", b"app:shared", b"app:copied"])
     async def test_the_functions_of_a_store(self, ask: Any, id: bytes) -> None:
         assert await ask("set", id, b"k", {b"n": 1}) == (None, [True])
         assert await ask("get", id, b"k") == (None, [{b"n": 1}])
         assert await ask("has", id, b"k") == (None, [True])
         error, (entry,) = await ask("entry", id, b"k")
         assert (error, entry[b"key"], entry[b"value"]) == (None, b"k", {b"n": 1})
-        error, (put,) = await ask("put", id, b"k", b"new", {b"if_version": entry[b"version"], b"ttl": 60})
+        condition = {} if id == b"app:copied" else {b"if_version": entry[b"version"]}
+        error, (put,) = await ask("put", id, b"k", b"new", {b"ttl": 60} | condition)
         assert (error, put[b"value"]) == (None, b"new")
+        assert put[b"version"] != entry[b"version"]
         error, (page,) = await ask("list", id, {b"prefix": b"k", b"limit": 5})
         assert page == {b"items": [put], b"cursor": b"", b"has_more": False}
         assert await ask("delete", id, b"k") == (None, [True])
@@ -368,6 +437,9 @@ class TestModule:
         _, (shared,) = await ask("info", b"app:shared")
         assert (memory[b"backend"], memory[b"consistency"], memory[b"durable"]) == (b"memory", b"local", False)
         assert (shared[b"backend"], shared[b"consistency"], shared[b"durable"]) == (b"kv.raft", b"linearizable", True)
+        _, (copied,) = await ask("info", b"app:copied")
+        assert (copied[b"backend"], copied[b"consistency"], copied[b"durable"]) == (b"kv.crdt", b"eventual", False)
+        assert [one[b"conditional_put"] for one in (memory, shared, copied)] == [True, True, False]
         assert set(memory) == {name.encode() for name in Info.__slots__}
 
     @pytest.mark.parametrize(
@@ -383,6 +455,9 @@ class TestModule:
             ("put", [b"app:shared", b"k", 1, {b"if_version": 1}], b"Invalid", False),
             ("put", [b"app:shared", b"k", 1, b"options"], b"Invalid", False),
             ("put", [b"app:shared", b"k", 1, {b"if_version": b"1"}], b"Conflict", True),
+            ("put", [b"app:copied", b"k", 1, {b"only_if_absent": True}], b"Invalid", False),
+            ("put", [b"app:copied", b"k", 1, {b"if_version": b"1"}], b"Invalid", False),
+            ("list", [b"app:shared", {b"limit": True}], b"Invalid", False),
             ("list", [b"app:shared", {b"limit": 0}], b"Invalid", False),
             ("list", [b"app:shared", {b"limit": 1001}], b"Invalid", False),
             ("list", [b"app:shared", {b"prefix": 5}], b"Invalid", False),
@@ -404,7 +479,7 @@ class TestModule:
         for key in (b"a", b"b"):
             await ask("set", b"app:cache", key, 1)
         error, _ = await ask("set", b"app:cache", b"c", 1)
-        assert (error[b"kind"], error[b"details"]) == (b"Unavailable", {b"limit": 2})
+        assert (error[b"kind"], error[b"details"]) == (b"Unavailable", {b"limit": 2, b"unit": b"keys"})
 
     async def test_a_process_whose_service_went_elsewhere_is_a_stale_owner(
         self, ask: Any, etcd: Etcd, keys: Keys

@@ -18,6 +18,7 @@ class Node:
         self.now = 100.0
         self.beats = 0
         self.steps: dict[int, float] = {}
+        self.hung: int | None = None
         self.told: list[tuple[Phase, int]] = []
         self.renewals: list[float] = []
         self.ended: str | None = None
@@ -48,8 +49,9 @@ class Node:
                     self.renewals.append(self.now)
                 case PhaseChanged(phase, lease):
                     self.told.append((phase, lease))
-                case EndProcess(reason):
+                case EndProcess(reason, hung):
                     self.ended = self.ended or reason
+                    self.hung = hung
 
     @property
     def phases(self) -> list[Phase]:
@@ -186,6 +188,28 @@ class TestWedge:
         node.wait(0.2, beat=False)
         assert node.ended is not None
         assert "main loop has not ticked for 3.1 s (limit 3 s)" in node.ended
+        assert node.hung is None
+
+    def test_a_step_that_hangs_on_the_main_loop_is_told_with_it(self) -> None:
+        node = Node(wedge_limit=3, step_limit=3)
+        node.grant()
+        node.steps = {1: node.now, 7: node.now}
+        node.wait(2.0)
+        del node.steps[1]
+        node.wait(0.2)
+        node.steps[1] = node.now
+        node.wait(3.2, beat=False)
+        assert node.ended is not None
+        assert node.hung == 7
+
+    def test_a_step_that_began_while_the_main_loop_stood_still_is_not_blamed(self) -> None:
+        node = Node(wedge_limit=3, step_limit=3)
+        node.grant()
+        node.wait(2.0, beat=False)
+        node.steps[1] = node.now
+        node.wait(1.2, beat=False)
+        assert node.ended is not None
+        assert node.hung is None
 
     def test_stuck_step_ends_the_process_and_names_the_vm(self) -> None:
         node = Node(step_limit=2)
@@ -194,6 +218,7 @@ class TestWedge:
         node.wait(2.3)
         assert node.ended is not None
         assert "VM 7 has run for" in node.ended
+        assert node.hung == 7
 
     def test_steps_that_end_in_time_are_no_stuck_step(self) -> None:
         node = Node(step_limit=2)

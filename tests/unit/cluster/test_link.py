@@ -431,29 +431,3 @@ class TestReset:
         a = open_core()
         assert a.reset(Reset(*pair)) == []
         assert a.state is State.OPEN
-
-
-class TestDoubt:
-    def test_it_tells_the_watchers_and_says_nothing_to_the_peer(self) -> None:
-        a = open_core()
-        assert a.doubt() == [Closed("this node's own lease is in doubt")]
-        assert arrive(a, wire.probe(wire.head("b", B_EPOCH, A_EPOCH, 1), 0)) == []
-        with pytest.raises(Unavailable, match="doubt"):
-            a.send(packed(1))
-
-    def test_the_same_lease_goes_on_with_the_next_session_of_the_pair(self) -> None:
-        a, b = open_core(), peer_core()
-        (before,) = sent(a, 1)
-        a.doubt()
-        (empty,) = frames_in(a.resume())
-        assert (empty.n, empty.src_epoch) == (2, A_EPOCH)
-        assert reasons(b.frame(empty, 10, 0.0, REVISION)) == ["node a closed the link"]
-        assert numbers(arrive(b, before)) == []
-        assert numbers(arrive(b, sent(a, 2)[0])) == [2]
-
-    def test_a_new_own_epoch_ends_it_without_telling_twice(self) -> None:
-        a = open_core()
-        a.doubt()
-        assert a.pair(0, B_EPOCH, "own registration ended") == []
-        assert a.pair(50, B_EPOCH, "registered anew") == []
-        assert a.state is State.OPEN

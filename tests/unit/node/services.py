@@ -11,11 +11,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from cluster.avoids import Avoid
 from cluster.claims import Claim, ClaimState
 from cluster.envelope import Kind, Status, error_map
 from cluster.errors import Unavailable
 from cluster.keys import Keys
 from cluster.members import Member, NodeState
+from cluster.quarantine import Loss
 from cluster.registry import Entry
 from node.ports import Ports
 from node.supervisor import Supervisor
@@ -94,6 +96,8 @@ class Claims:
         """Whether released claims stay in view, as they do until the watch has caught up."""
         self.error: Exception | None = None
         self.revision = 100
+        self.avoided: list[Avoid] = []
+        self.on_avoid: Callable[[Avoid], None] = lambda avoid: None
         self._handlers: list[Callable[[Claim | None, Claim | None], None]] = []
 
     def get(self, service: str, replica: int) -> Claim | None:
@@ -138,10 +142,13 @@ class Claims:
         self._tell(held, after)
         return True
 
-    async def release(self, service: str, replica: int, token: int) -> bool:
+    async def release(self, service: str, replica: int, token: int, avoid: Avoid | None = None) -> bool:
         if self.error is not None:
             raise self.error
         self.released.append(token)
+        if avoid is not None:
+            self.avoided.append(avoid)
+            self.on_avoid(avoid)
         if not self.stale_view:
             self.show(service, replica, None)
         return True
@@ -149,6 +156,92 @@ class Claims:
     def _tell(self, before: Claim | None, after: Claim | None) -> None:
         for handler in self._handlers:
             handler(before, after)
+
+
+class Avoids:
+    """What services avoid; seconds left by (service, node)."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, str], float] = {}
+        self._handlers: list[Callable[[], None]] = []
+
+    def show(self, service: str, node: str, seconds: float | None) -> None:
+        """The watch shows that ``node`` avoids the service for so long, or (None) does not."""
+        self.kept.pop((service, node), None)
+        if seconds is not None:
+            self.kept[service, node] = seconds
+        for handler in self._handlers:
+            handler()
+
+    def all(self) -> list[Avoid]:
+        return [Avoid(service, node, seconds, "") for (service, node), seconds in sorted(self.kept.items())]
+
+    def left(self) -> dict[tuple[str, str], float]:
+        return dict(self.kept)
+
+    def has(self, service: str) -> bool:
+        return (service, NODE) in self.kept
+
+    def own(self) -> list[str]:
+        return [service for service, node in self.kept if node == NODE]
+
+    def own_ended(self) -> list[str]:
+        return [service for service in self.own() if self.kept[service, NODE] <= 0]
+
+    def on_change(self, handler: Callable[[], None]) -> None:
+        self._handlers.append(handler)
+
+    async def forget(self, service: str) -> None:
+        self.show(service, NODE, None)
+
+    async def forget_all(self, service: str) -> int:
+        gone = [node for one, node in self.kept if one == service]
+        for node in gone:
+            self.show(service, node, None)
+        return len(gone)
+
+
+class Quarantine:
+    """What is quarantined, and with ``losses`` what is about to be."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, list[Loss]] = {}
+        self.suspected: list[str] = []
+        self.written: list[str] = []
+        self.error: Exception | None = None
+        self._handlers: list[Callable[[], None]] = []
+
+    def show(self, **held: list[Loss]) -> None:
+        """The watch shows that these are quarantined, ``app_s`` for ``app:s``, and nothing else."""
+        self.held = {name.replace("_", ":"): losses for name, losses in held.items()}
+        for handler in self._handlers:
+            handler()
+
+    def services(self) -> frozenset[str]:
+        return frozenset(self.held) | frozenset(self.suspected)
+
+    def losses(self, service: str) -> list[Loss]:
+        return self.held.get(service, [])
+
+    def unwritten(self) -> list[str]:
+        return [service for service in self.suspected if service not in self.held]
+
+    def on_change(self, handler: Callable[[], None]) -> None:
+        self._handlers.append(handler)
+
+    async def write(self, service: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.written.append(service)
+        self.show(**{service.replace(":", "_"): []})
+
+    async def release(self, service: str) -> bool:
+        was = service in self.services()
+        self.suspected = [one for one in self.suspected if one != service]
+        self.held.pop(service, None)
+        for handler in self._handlers:
+            handler()
+        return was
 
 
 class Members:
@@ -161,8 +254,19 @@ class Members:
     def get(self, node: str) -> Member | None:
         return self.members.get(node)
 
-    def ready(self) -> list[Member]:
+    def all(self) -> list[Member]:
         return list(self.members.values())
+
+    def ready(self) -> list[Member]:
+        return [one for one in self.members.values() if one.state is NodeState.READY]
+
+    def show(self, *changed: Member) -> None:
+        """The watch shows these nodes as they are now."""
+        for after in changed:
+            before = self.members.get(after.node)
+            self.members[after.node] = after
+            for handler in self._handlers:
+                handler(before, after)
 
     def on_change(self, handler: Callable[[Member | None, Member | None], None]) -> None:
         self._handlers.append(handler)
@@ -213,7 +317,10 @@ class Services:
     def __init__(self, *others: str) -> None:
         self.host, self.claims, self.members, self.lease = Host(), Claims(), Members(NODE, *others), Lease()
         self.announced: list[tuple[str, str]] = []
-        surroundings: Any = (self.host.ports, self.claims, self.members, Keys("c"), self.lease)
+        self.avoids, self.quarantine = Avoids(), Quarantine()
+        self.claims.on_avoid = lambda avoid: self.avoids.show(avoid.service, avoid.node, 600.0)
+        barring = (self.avoids, self.quarantine)
+        surroundings: Any = (self.host.ports, self.claims, *barring, self.members, Keys("c"), self.lease)
         self.supervisor = Supervisor(NODE, 1, *surroundings, lambda name: None, self._announce)
         self.had: dict[str, Entry] = {}
         self._changes: list[asyncio.Future[None]] = []

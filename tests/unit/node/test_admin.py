@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import msgpack
 import pytest
 
+from cluster import members
 from cluster.envelope import Kind, Status, to_text
 from cluster.errors import MessageTooBig
 from cluster.names import Registered, Scope
 from cluster.tasks import Tasks
-from node import acting, admin
+from node import admin
 from node.admin import Admin, NodeState
 from node.ports import Ports
 from tests.unit.node.services import turns
 
+MEMBER = members.Member("n1", 7, 8, 9, 1, members.NodeState.READY, {"zone": "a"}, "0.1", {"kinds": 1}, "", "")
 HOLDER, NEXT = b"{n1@app:processes|1-1}", b"{n2@app:processes|1-1}"
 
 
@@ -33,7 +36,19 @@ class World:
         self.processes: Any = []
         self.tasks = Tasks("test")
         self.waited: list[tuple[int, float]] = []
-        state = NodeState("n1", dict, self.converged, self.applied, self.list, self.inspect, dict, list, list, list)
+        self.services: list[dict[str, Any]] = []
+        self.letters: list[dict[str, Any]] = []
+        told: Any = {
+            "members": lambda: [MEMBER],
+            "trees": list,
+            "locks": list,
+            "operated": None,
+            "health": dict,
+            "stats": dict,
+        }
+        told |= {"services": lambda: self.services, "dead_letters": lambda: self.letters}
+        asked: Any = {"converged": self.converged, "applied": self.applied, "processes": self.list}
+        state = NodeState(node="n1", inspect=self.inspect, **told, **asked)
         names: Any = self
         self.admin = Admin(state, self.ports, names, self.tasks)
 
@@ -66,7 +81,7 @@ class World:
     def answer(self, asked: list[Any], status: Status, value: Any = None) -> None:
         self.route([int(Kind.REPLY), asked[2], asked[1], asked[3], int(status), value])
 
-    async def ask(self, **query: Any) -> Any:
+    async def ask(self, *, to_all: bool = False, **query: Any) -> Any:
         """The answer to a query: the value, or the error's map."""
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -75,7 +90,7 @@ class World:
                 raise MessageTooBig(len(packed), self.limit)
             answered.set_result(to_text(msgpack.unpackb(packed, raw=True)))
 
-        self.admin.on_query(msgpack.packb(query), answer)
+        (self.admin.on_announcement if to_all else self.admin.on_query)(msgpack.packb(query), answer)
         async with asyncio.timeout(5):
             found = await answered
         return found["value"] if found["ok"] else found["error"]
@@ -84,6 +99,15 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+async def test_a_query_to_every_node_may_only_ask_who_there_is(world: World) -> None:
+    told = await world.ask(to_all=True, op="members")
+    assert told["node"] == "n1"
+    assert told["members"] == [{**asdict(MEMBER), "state": "ready"}]
+    refused = await world.ask(to_all=True, op="send", to="{n1@h|1-1}", topic="x")
+    assert refused["message"] == "unknown op 'send'; known: members"
+    assert "unknown op 'members'" in (await world.ask(op="members"))["message"]
 
 
 @pytest.mark.parametrize(
@@ -157,6 +181,15 @@ class TestListings:
         pages = await self.read(world, "names", limit=2)
         assert [[each["name"] for each in page] for page in pages] == [["n0", "n1"], ["n2", "n3"], ["n4"]]
 
+    async def test_of_services_and_dead_letters_come_in_pages_too_the_newest_letter_first(self, world: World) -> None:
+        world.services = [{"service": f"app:s{number}"} for number in range(3)]
+        assert [len(page) for page in await self.read(world, "services", limit=2)] == [2, 1]
+        world.letters = [{"at": number, "reason": "ab"[number % 2]} for number in range(6)]
+        pages = await self.read(world, "dead_letters", limit=2)
+        assert [[each["at"] for each in page] for page in pages] == [[5, 4], [3, 2], [1, 0]]
+        (found,) = await self.read(world, "dead_letters", reason="b")
+        assert [each["at"] for each in found] == [5, 3, 1]
+
     @pytest.mark.parametrize(
         "query", [{"limit": 0}, {"limit": "all"}, {"limit": True}, {"cursor": 5}, {"cursor": "gone-3"}, {"entry": 5}]
     )
@@ -180,7 +213,7 @@ async def test_a_name_that_changed_hands_is_resolved_once_more(world: World) -> 
 
     def react(envelope: list[Any]) -> None:
         if envelope[1] == HOLDER:
-            world.answer(envelope, Status.STALE_NAME)
+            world.answer(envelope, Status.STALE_NAME, {b"kind": b"Unavailable", b"details": {b"applied": 9}})
             world.names["counter"] = Registered(NEXT.decode(), 9, Scope.CONSISTENT)
         else:
             assert envelope[6:] == [b"counter", 9]
@@ -189,12 +222,21 @@ async def test_a_name_that_changed_hands_is_resolved_once_more(world: World) -> 
     world.react = react
     assert await world.ask(op="send", to="counter", topic="t", payload=1) == {"pid": NEXT.decode()}
     assert [envelope[1] for envelope in world.routed] == [HOLDER, NEXT]
+    assert world.waited == [(9, 2.0)], "until the names here are as new as those of the node that refused"
 
 
-async def test_a_name_that_stays_stale_is_told_and_sent_no_third_time(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(acting, "NAME_MOVES", 0.0)
+async def test_a_name_that_nobody_has_any_more_is_noproc(world: World) -> None:
+    world.names["counter"] = Registered(HOLDER.decode(), 5, Scope.CONSISTENT)
+
+    def react(envelope: list[Any]) -> None:
+        del world.names["counter"]
+        world.answer(envelope, Status.STALE_NAME)
+
+    world.react = react
+    assert (await world.ask(op="send", to="counter", topic="t"))["code"] == "noproc"
+
+
+async def test_a_name_that_stays_stale_is_told_and_sent_no_third_time(world: World) -> None:
     world.names["counter"] = Registered(HOLDER.decode(), 5, Scope.CONSISTENT)
     world.react = lambda envelope: world.answer(envelope, Status.STALE_NAME)
     assert (await world.ask(op="send", to="counter", topic="t"))["code"] == "stale_name"

@@ -42,6 +42,9 @@ class World:
     def may_act(self, pid: bytes) -> bool:
         return self.held
 
+    def runs_for(self, pid: bytes, caller: bytes) -> None:
+        self.guarded.add(pid)
+
     def code(self, entry: str) -> dict[bytes, Any]:
         if entry == "app:gone":
             raise LookupError(f"no entry {entry!r}")
@@ -106,3 +109,17 @@ def test_the_end_of_a_process_is_told_to_whoever_asked(world: World) -> None:
     world.hosts.on_ended(lambda pid, error: ended.append((pid, error)))
     world.out([int(Out.ENDED), OTHER, b"app:p", {b"message": b"crash"}], [int(Out.ENDED), OWNER, b"app:p", None])
     assert ended == [(OTHER, {"message": "crash"}), (OWNER, None)]
+
+
+def test_a_function_is_held_to_what_its_caller_owns_from_the_item_on_that_says_so(world: World) -> None:
+    world.held = False
+    world.out(message(OTHER), [int(Out.RUNS_FOR), OTHER, OWNER], message(OTHER), call(OTHER))
+    assert world.routed == [message(OTHER)]
+    assert world.taken == []
+
+
+def test_a_message_by_name_that_came_back_and_reached_nobody_is_a_dead_letter(world: World) -> None:
+    world.out([int(Out.DEAD_LETTER), PEER, OWNER, b"topic", b"counter", b"stale_name_free"])
+    (letter,) = world.dead_letters.kept()
+    assert (letter.to, letter.sender, letter.topic) == (PEER.decode(), OWNER.decode(), "topic")
+    assert (letter.name, letter.reason) == ("counter", "stale_name_free")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -243,3 +245,24 @@ class TestForeignLogs:
         configured("json")
         logging.getLogger("odd").error("%d things", "no number")
         assert json.loads(lines.lines[0])["message"] == "%d things"
+
+
+ENDING = """
+import os, time
+from node.logs import Logs, LogSettings
+from node.output import Output
+
+def slowly(descriptor, data):
+    time.sleep(0.05)
+    return os.write(descriptor, data)
+
+with Output(write=slowly) as output:
+    logs = Logs(output, LogSettings())
+    logs.write("why it ends")
+    logs.end_process(70)
+"""
+
+
+def test_a_process_that_ends_itself_has_said_why() -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stderr) == (70, "why it ends")

@@ -44,12 +44,6 @@ class Node:
     def owns(self) -> bool:
         return self.owned
 
-    def doubt(self) -> None:
-        self.told.append("silent")
-
-    def resume(self) -> None:
-        self.told.append("resume")
-
     def end(self, reason: str) -> None:
         self.told.append("end links")
 
@@ -78,14 +72,14 @@ def test_owned_work_is_cancelled_then_killed_and_goes_on_when_the_lease_answers(
     assert node.told == [
         *["in doubt"],
         *["in doubt", "kill"],
-        *["silent", "in doubt", "kill"],
-        *["resume", "sure"],
+        *["in doubt", "kill"],
+        *["sure"],
     ]
 
 
 def test_a_node_that_slept_past_the_other_phases_kills_in_doubt(node: Node) -> None:
     node.ownership.on_phase(Phase.DOUBT, LEASE)
-    assert node.told == ["silent", "in doubt", "kill"]
+    assert node.told == ["in doubt", "kill"]
 
 
 async def test_a_lost_lease_ends_the_links_and_the_node_registers_again_when_its_work_has_ended(node: Node) -> None:
@@ -124,6 +118,39 @@ def test_a_registration_that_fails_is_tried_again(node: Node) -> None:
     run_virtually(scenario())
 
 
+def test_a_server_that_is_back_cuts_the_wait_short(node: Node) -> None:
+    async def scenario() -> None:
+        clock = asyncio.get_running_loop()
+        node.registers = [refuse] * 5
+        node.ownership.on_lost(LEASE)
+        await asyncio.sleep(7)
+        assert node.told.count("register") == 4, "after 0.5, 1 and 2 s; the next pause takes 4 s"
+        began = clock.time()
+        node.ownership.server_back()
+        await turns()
+        assert node.told.count("register") == 5
+        while node.told[-1] != "sure":
+            await asyncio.sleep(0.1)
+        assert clock.time() - began < 1, "the pauses begin anew"
+
+    run_virtually(scenario())
+
+
+def test_a_server_that_comes_back_during_a_try_that_fails_is_not_missed(node: Node) -> None:
+    def returns() -> None:
+        node.ownership.server_back()
+        refuse()
+
+    async def scenario() -> None:
+        node.registers = [refuse, refuse, refuse, returns]
+        node.ownership.on_lost(LEASE)
+        await asyncio.sleep(3.6)
+        assert node.told.count("register") == 5
+        assert node.told[-1] == "sure"
+
+    run_virtually(scenario())
+
+
 def test_a_lease_lost_again_meanwhile_is_one_more_round_of_the_same_rejoin(node: Node) -> None:
     async def scenario() -> None:
         node.registers = [lambda: node.ownership.on_lost(LEASE + 1)]
@@ -141,18 +168,7 @@ async def test_the_new_lease_is_not_used_before_the_node_is_registered(node: Nod
     node.ownership.on_lost(LEASE)
     await turns()
     assert node.told[-2:] == ["register", "sure"]
-    assert "resume" not in node.told
-
-
-async def test_links_that_fall_silent_while_the_node_registers_speak_again(node: Node) -> None:
-    def doubt_and_answer() -> None:
-        node.ownership.on_phase(Phase.DOUBT, LEASE + 1)
-        node.ownership.on_phase(Phase.HELD, LEASE + 1)
-
-    node.registers = [doubt_and_answer]
-    node.ownership.on_lost(LEASE)
-    await turns()
-    assert node.told[-2:] == ["resume", "sure"]
+    assert node.told.count("sure") == 1
 
 
 async def test_what_is_owned_is_not_sure_while_the_new_lease_is_in_doubt(node: Node) -> None:
@@ -161,7 +177,7 @@ async def test_what_is_owned_is_not_sure_while_the_new_lease_is_in_doubt(node: N
     await turns()
     assert "sure" not in node.told
     node.ownership.on_phase(Phase.HELD, LEASE + 1)
-    assert node.told[-2:] == ["resume", "sure"]
+    assert node.told[-1] == "sure"
 
 
 async def test_a_registration_that_vanished_is_made_again_and_owned_work_goes_on(node: Node) -> None:

@@ -147,7 +147,7 @@ def test_a_service_that_ends_because_it_lost_its_name_is_started_again() -> None
     async def scenario() -> None:
         world = World()
         pid = await world.start()
-        world.replica.name_revoked("counter")
+        world.replica.name_revoked(pid, "counter")
         world.host.exit(pid)
         await asyncio.sleep(2)
         assert len(world.host.asked) == 1

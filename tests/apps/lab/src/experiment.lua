@@ -130,6 +130,31 @@ local experiments = {
         return { in_order = in_order, is_child = event.from == pid, event = event }
     end,
 
+    -- a stream of messages to a name that goes to and fro between two nodes meanwhile
+    moving_name = function(node, name, count, burst)
+        local done, events, moves = process.listen("done"), process.events(), 0
+        local holders = {
+            assert(process.spawn("app:holder", host_on("node-1"))),
+            assert(process.spawn("app:holder", host_on("node-2"))),
+        }
+        local function order(which, deed)
+            process.send(holders[which], "order", { deed = deed, name = name })
+            done:receive()
+        end
+        order(1, "take")
+        assert(process.spawn_monitored("app:streamer", host_on(node), name, count, burst))
+        while true do
+            local r = channel.select({ events:case_receive(), default = true })
+            if not r.default then
+                return { holders = holders, moves = moves, refused = r.value.result.value }
+            end
+            order(1 + moves % 2, "give")
+            order(2 - moves % 2, "take")
+            moves = moves + 1
+            time.sleep("10ms")
+        end
+    end,
+
     nowhere = function(node)
         return {
             node = outcome(process.spawn("app:subject", host_on("node-9"), "returns")),

@@ -8,7 +8,7 @@ from typing import Any
 import lupa.lua54 as lupa
 
 from cluster.envelope import Kind
-from tests.luaworld import OUTSIDE, World
+from tests.luaworld import OUTSIDE, World, one_by_one
 
 MESSAGES = 300
 
@@ -47,7 +47,9 @@ def test_a_batch_crosses_once_in_each_direction() -> None:
     stepped = world.kernel.step(
         [[int(Kind.MESSAGE), pid, OUTSIDE, 0, b"ping", [number], b"", 0] for number in range(MESSAGES)]
     )
-    assert [item[5] for item in stepped.out if item[0] == Kind.MESSAGE] == [[number] for number in range(MESSAGES)]
+    assert [item[5] for item in one_by_one(stepped.out) if item[0] == Kind.MESSAGE] == [
+        [number] for number in range(MESSAGES)
+    ]
     assert calls["_feed"] == calls["_step"] == calls["_collect"] == 1
     assert calls.total() == 3
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cluster.envelope import Kind
-from node.host import Vm, VmConfig, Watchdog
+from node.host import Vm, VmConfig, Watchdog, inline
 from node.host import vm as vm_module
 from node.host.boundary import In, Item, Out
 from node.host.kernel import Kernel, Stepped
@@ -125,7 +125,7 @@ async def test_stopping_ends_all_processes_in_order() -> None:
 
 
 async def test_a_failure_of_the_kernel_ends_the_vm_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Kernel, texts: list[bytes]) -> Stepped:
+    def broken(self: Kernel, texts: list[bytes], most: float) -> Stepped:
         raise RuntimeError("kernel is broken")
 
     seat = Seat()
@@ -209,14 +209,15 @@ async def test_the_watchdog_tells_of_a_vm_that_does_not_come_back(monkeypatch: p
     release = threading.Event()
     original = Kernel.step_packed
 
-    def stuck(self: Kernel, texts: list[bytes]) -> Stepped:
+    def stuck(self: Kernel, texts: list[bytes], most: float) -> Stepped:
         release.wait(5)
         return original(self, texts)
 
     seat = Seat()
     async with seat.vm() as vm:
         monkeypatch.setattr(Kernel, "step_packed", stuck)
-        vm.post([46, 1, b"list", None])
+        for _ in range(inline.ITEMS + 1):  # too many for the event loop
+            vm.post([46, 1, b"list", None])
         short = timedelta(milliseconds=10)
         async with Watchdog(lambda: [vm], limit=short, interval=short) as watchdog:
             async with asyncio.timeout(3):

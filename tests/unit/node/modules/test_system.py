@@ -60,6 +60,27 @@ async def test_of_a_service_the_replica_of_this_node_is_told(asker: Any) -> None
     assert (await asker.error("system", "supervisor.state", b"app:t"))[b"kind"] == b"NotFound"
 
 
+@pytest.mark.parametrize(
+    ("row", "status"),
+    [
+        ({"state": "claimed", "node": "b", "pid": "{b@h|1-1}"}, b"running"),
+        ({"state": "claimed", "node": "b"}, b"starting"),
+        ({"state": "unplaced", "why": "no node is ready"}, b"unknown"),
+        ({"state": "quarantined", "why": "it hung"}, b"failed"),
+        ({"state": "exited", "node": "a", "changed": 7.5}, b"exited"),
+    ],
+)
+async def test_states_are_told_in_the_documented_words(
+    asker: Any, monkeypatch: pytest.MonkeyPatch, row: dict[str, Any], status: bytes
+) -> None:
+    told = {"service": "app:x", "replica": 0, "node": "", "pid": "", **row}
+    monkeypatch.setattr("tests.unit.node.modules.test_system.SERVICES", [told])
+    (state,) = await asker.value("system", "supervisor.states")
+    assert state[b"status"] == status
+    assert state[b"last_update"] == int(told.get("changed", 0) * 1e9)
+    assert told.get("why", "").encode() in state[b"details"]
+
+
 async def test_an_unknown_host_is_said_with_those_there_are(asker: Any) -> None:
     error = await asker.error("system", "hosts.processes", b"app:nohost")
     assert error[b"kind"] == b"NotFound"
