@@ -22,7 +22,7 @@ async def tree(client: Client, format: Listing = Format.TEXT, as_json: AsJson = 
     """The supervision trees of the cluster, and the services beside them."""
     told, services = await client.trees(), await client.services()
     rows = [row for node in sorted(told.by_node) for row in told.by_node[node]]
-    roots = grown(rows, told.silent) + list(_alone(services.by_node, rows))
+    roots = grown(rows, told.silent) + list(alone(services.by_node, rows))
     if listing(format, as_json) is Format.JSON:
         show_json(roots)
     elif not roots:
@@ -52,11 +52,12 @@ def grown(rows: Sequence[Mapping[str, Any]], silent: Mapping[str, str]) -> list[
     return [branch for pid, branch in branches.items() if pid not in below]
 
 
-def _alone(
+def alone(
     services: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """The services that are no supervisors, each as the node that runs it says."""
     supervisors = {row["pid"] for row in rows if "of" not in row} | {row["entry"] for row in rows if "of" not in row}
+    nested = {row["process"] for row in rows if row.get("type") == "supervisor"}
     known: dict[tuple[str, int, str], dict[str, Any]] = {}
     for node, some in services.items():
         for service in some:
@@ -65,6 +66,8 @@ def _alone(
                 known[key] = dict(service)
     for key in sorted(known):
         service = known[key]
+        if service["state"] == "stopped" and service["service"] in nested:
+            continue  # it runs, or may, as the child of another
         if service["service"] not in supervisors and service.get("pid") not in supervisors:
             yield service
 
@@ -100,6 +103,8 @@ def _child(child: Mapping[str, Any]) -> str:
     pid = printable(child.get("pid", ""))
     text = f"{printable(child['id'])}  {printable(child['process'])}{what}  {child['state']}"
     text += f"  {pid}" if pid else ""
+    if child.get("waits_for"):
+        text += f"  ({printable(child['waits_for'])})"
     if child.get("no_answer"):
         text += f"  (node {printable(str(child['node']))} does not answer)"
     error = str(child.get("last_error") or "")

@@ -63,7 +63,7 @@ class Template(Model):
     node: str = Field(default=LOCAL, min_length=1)
     """``local``: the node of the supervisor. ``any``: a ready node of the cluster. Otherwise the name of a node."""
     labels: dict[str, PlainText] = Field(default_factory=dict)
-    """Only nodes with all of these labels; ``node`` is ``any`` then."""
+    """Only nodes with all of these labels; ``node`` is left out, or ``any``, then."""
     input: list[Any] = Field(default_factory=list)
     """Arguments of the process; those given to ``supervisor.start_child`` follow them."""
     restart: Literal["permanent", "transient", "temporary"] = "permanent"
@@ -80,6 +80,10 @@ class Template(Model):
             raise ValueError("a permanent child never ends for good; significant needs restart: transient or temporary")
         if self.labels and self.node not in (LOCAL, ANY):
             raise ValueError(f"expected labels or the name of a node, got both (node: {self.node})")
+        if self.labels and self.node == LOCAL and "node" in self.model_fields_set:
+            raise ValueError(
+                "labels choose among all nodes, node: local is the one of the supervisor; leave out node, or labels"
+            )
         return self
 
     @property

@@ -55,7 +55,10 @@ class SupervisorModule:
     def _pid(self, target: str) -> bytes:
         found = target if is_pid(target) else self._found(target)
         if found is None:
-            raise not_found(f"no supervisor {target!r}: it is no PID, no registered name and no entry that runs once")
+            raise not_found(
+                f"no supervisor {target!r}: it is no PID, no registered name and no entry that starts itself once in "
+                "the cluster; use the PID of one that runs as a child (which_children of the one above, wippy tree)"
+            )
         try:
             pid = Pid.parse(found)
         except BadPid as error:

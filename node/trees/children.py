@@ -174,10 +174,19 @@ class Children:
         self._look_for_place(run.child, run.number)
 
     def _no_place(self, child: str, number: int, work: Work) -> None:
-        log.warning("child has no place", supervisor=self._entry, child=child, waits_for=missing(work))
+        log.warning("child has no place", supervisor=self._entry, child=child, waits_for=self._missing(work))
         self.homeless[child] = number
         self.wait(child, LOOK_AGAIN, None)
         self._feed(Postponed(child, number))
+
+    def _missing(self, work: Work) -> str:
+        return missing(work, self._world.members.get(work.node))
+
+    def waits_for(self, child: str) -> str:
+        """The place a child waits for; empty when it waits for none."""
+        known = self._core.children.get(child)
+        is_waiting = known is not None and child in self.homeless and known.phase is Phase.WAITING
+        return self._missing(known.spec.work) if known is not None and is_waiting else ""
 
     def _look_for_place(self, child: str, number: int) -> None:
         known = self._core.children.get(child)
@@ -230,7 +239,13 @@ class Children:
 
     def _cast(self, kind: Kind, run: Run, *rest: Any) -> None:
         if run.pid and not run.is_lost:
-            self._world.ports.route([int(kind), run.pid, self._pid, 0, *rest])
+            self.requests.ask(kind, run.pid, *rest, then=lambda status, value: self._told(run, status))
+
+    def _told(self, run: Run, status: Status) -> None:
+        """A process that is not there has ended, also when nothing was heard of its end."""
+        if status is Status.NOPROC and self.runs.get(run.number) is run:
+            error = {b"message": b"it was not there any more when it was to end"}
+            self._loop.call_soon(self.exited, run.pid, error)
 
     def exited(self, pid: bytes, error: Any) -> None:
         """A process that was watched has ended."""

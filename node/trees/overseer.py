@@ -18,7 +18,7 @@ import structlog
 
 from cluster.envelope import Envelope, Kind, Status, Watch, error_map, to_text
 from cluster.pid import node_of
-from cluster.supervision import Branch, ChildSpec, Phase
+from cluster.supervision import Branch, ChildSpec
 from cluster.supervision.events import (
     Action,
     AddChild,
@@ -280,17 +280,20 @@ class Overseer:
         child = self.core.children[id]
         run = self.children.runs.get(child.run)
         state = "lost" if run is not None and run.is_lost else child.phase.value
+        waits_for = self.children.waits_for(id)
         told: dict[str, Any] = {
             "id": id,
             "process": child.spec.work.process,
             "type": "supervisor" if child.spec.is_supervisor else "worker",
-            "state": "waiting for a place" if id in self.children.homeless and child.phase is Phase.WAITING else state,
+            "state": "waiting for a place" if waits_for else state,
             "restarts": child.restarts,
         }
         if pid := self.children.pid_of(id):
             told["pid"] = to_text(pid)
         if run is not None:
             told["node"] = run.node
+        if waits_for:
+            told["waits_for"] = waits_for
         if child.last_error:
             told["last_error"] = child.last_error
         return told

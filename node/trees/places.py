@@ -36,8 +36,10 @@ def _fits(work: Work, member: Member) -> bool:
     return named and labelled and member.state is NodeState.READY
 
 
-def missing(work: Work) -> str:
-    """What a child without a place waits for."""
+def missing(work: Work, named: Member | None) -> str:
+    """What a child without a place waits for. ``named`` is the node it names, None when that is not registered."""
     if work.labels:
         return "a ready node with " + ", ".join(f"{name}={value}" for name, value in work.labels)
-    return "a ready node" if work.node in (LOCAL, ANY) else f"node {work.node} to be ready"
+    if work.node in (LOCAL, ANY):
+        return "a ready node"
+    return f"node {work.node}, which is {'not there' if named is None else named.state.value}"

@@ -25,28 +25,29 @@ class Requests:
         self._pid = pid
         self._next_ref = next_ref
         self._route = route
-        self._open: dict[int, tuple[bytes, OnReply]] = {}
+        self._open: dict[int, tuple[Kind, bytes, OnReply]] = {}
 
     def ask(self, kind: Kind, to: bytes, *rest: Any, then: OnReply) -> None:
         """Send a request; ``then`` has its status and value, perhaps before this returns."""
         ref = self._next_ref()
-        self._open[ref] = (node_of(to), then)
+        self._open[ref] = (kind, node_of(to), then)
         self._route([int(kind), to, self._pid, ref, *rest])
 
     def replied(self, envelope: Envelope) -> None:
         asked = self._open.pop(envelope[3], None)
         if asked is not None:
-            asked[1](STATUSES.get(envelope[4], Status.ERROR), envelope[5])
+            asked[2](STATUSES.get(envelope[4], Status.ERROR), envelope[5])
 
     def abandon(self, abandon: Callable[[int, Callable[[bytes], bool]], None]) -> None:
         """Nobody is there for the answers any more: what is spawned all the same is not wanted."""
-        for ref in self._open:
-            abandon(ref, lambda pid: False)
+        for ref, (kind, _, _) in self._open.items():
+            if kind is Kind.SPAWN:
+                abandon(ref, lambda pid: False)
         self._open.clear()
 
     def node_down(self, node: bytes) -> None:
-        for ref in [ref for ref, (asked, _) in self._open.items() if asked == node]:
-            self._open.pop(ref)[1](Status.NOCONNECTION, None)
+        for ref in [ref for ref, (_, asked, _) in self._open.items() if asked == node]:
+            self._open.pop(ref)[2](Status.NOCONNECTION, None)
 
 
 def reason_of(value: Any) -> str:

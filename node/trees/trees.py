@@ -8,6 +8,7 @@ is under: they are asked before what comes out of their children leaves the node
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -23,7 +24,7 @@ from node.trees.children import World
 from node.trees.commands import Commands
 from node.trees.contact import ABANDON, SETTLED, Contact
 from node.trees.contact import HOST as HOST
-from node.trees.definition import Definitions
+from node.trees.definition import SUPERVISOR, Definitions
 from node.trees.guard import Guard
 from node.trees.overseer import Overseer
 
@@ -210,6 +211,15 @@ class Trees:
         while (overseer := self._overseers.get(top)) is not None and overseer.parent in self._overseers:
             top = overseer.parent
         self._guard.born(pid, top)
+
+    def inspect(self, pid: str) -> dict[str, Any] | None:
+        """What is known of one supervisor here, its children counted by their states; None when it is none."""
+        overseer = self._overseers.get(pid.encode("utf-8", "surrogateescape"))
+        if overseer is None:
+            return None
+        row, *children = overseer.shown()
+        counts = Counter(child["state"] for child in children)
+        return {**row, "kind": SUPERVISOR, "host": HOST, "children": dict(sorted(counts.items()))}
 
     def shown(self) -> list[dict[str, Any]]:
         """All supervisors here and their children."""

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from cluster.embedded import EmbeddedServers
+from cluster.errors import ClusterError
 from tests.chaos.proxy import Proxy
 from tests.cluster.trees import NAMES, Trees, eventually, trees_cluster
 
@@ -81,6 +82,7 @@ async def test_a_tree_is_commanded_restarted_and_changed_across_nodes(trees: Tre
     which = {child["id"]: child for child in (await trees.ask("which_children", top))["value"]}
     assert (which["third"]["pid"], which["inner"]["type"]) == (again, "supervisor")
     assert (await trees.ask("count_children", "app:nobody"))["kind"] == "NotFound"
+    assert "use the PID" in (await trees.ask("start_child", "app:pool", 1))["message"]
     assert (await trees.ask("count_children", again))["kind"] == "Invalid"
 
     # another definition: what is gone stops, what is another child starts anew, what was added stays
@@ -96,6 +98,11 @@ async def test_a_tree_is_commanded_restarted_and_changed_across_nodes(trees: Tre
     assert {id: after[id]["pid"] for id in ("third", "inner", "late")} == {
         id: before[id]["pid"] for id in ("third", "inner")
     } | {"late": late}
+
+    with pytest.raises(ClusterError, match="spawn it on node:supervisor"):
+        await trees.client.spawn("app:pool", "app:processes")
+    described = await asyncio.to_thread(trees.wippy, "inspect", after["inner"]["pid"])
+    assert "children  2 running" in described
 
     drawn = await asyncio.to_thread(trees.wippy, "tree")
     assert "app:top  rest_for_one" in drawn

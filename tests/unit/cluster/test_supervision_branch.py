@@ -96,6 +96,19 @@ def test_a_member_that_is_taken_out_during_the_wait_does_not_keep_its_group_down
     assert starts(actions) == ["c"]
 
 
+def test_a_child_that_has_ended_twice_during_restarts_of_its_group_is_not_asked_to_end() -> None:
+    """The first end is looked at after the second has come, and says nothing of the run that had it."""
+    branch = running(BranchSpec(ALL, intensity=9), "a", "b", "c")
+    assert stops(exited(branch, "b")) == ["c"]
+    for _ in range(2):
+        assert starts(exited(branch, "c")) + starts(exited(branch, "a")) == ["a"]
+        assert (starts(started(branch, "a")), starts(started(branch, "b"))) == (["b"], ["c"])
+        assert exited(branch, "b") + exited(branch, "a") == []
+        assert stops(started(branch, "c")) == ["c"]
+    actions = exited(branch, "c")
+    assert (stops(actions), starts(actions)) == ([], ["a"])
+
+
 def test_a_slow_restart_of_one_child_keeps_no_other_down() -> None:
     branch = running(BranchSpec(), "a", "b")
     assert starts(exited(branch, "a")) == ["a"]

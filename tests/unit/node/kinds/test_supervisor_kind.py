@@ -46,6 +46,7 @@ def problems(data: dict[str, Any], *others: Entry) -> list[str]:
             "significant children need auto_shutdown",
         ),
         ({"children": [CHILD | {"node": "n1", "labels": {"a": "b"}}]}, "expected labels or the name of a node"),
+        ({"children": [CHILD | {"node": "local", "labels": {"a": "b"}}]}, "leave out node, or labels"),
         ({"children": [CHILD | {"restart": "sometimes"}]}, "'permanent', 'transient' or 'temporary'"),
         ({"intensity": -1}, "expected at least 0"),
         ({"backoff": {"initial_delay": "5s", "max_delay": "1s"}}, "expected max_delay to be at least initial_delay"),

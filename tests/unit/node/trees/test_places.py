@@ -47,6 +47,7 @@ def test_the_same_child_goes_to_the_same_node_and_different_ones_to_different() 
 
 
 def test_what_is_missing_is_said() -> None:
-    assert missing(work("n3")) == "node n3 to be ready"
-    assert missing(work(zone="c")) == "a ready node with zone=c"
-    assert missing(work("any")) == "a ready node"
+    assert missing(work("n3"), None) == "node n3, which is not there"
+    assert missing(work("n3"), member("n3", NodeState.DRAINING)) == "node n3, which is draining"
+    assert missing(work(zone="c"), None) == "a ready node with zone=c"
+    assert missing(work("any"), None) == "a ready node"

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from cluster.envelope import error_map
+from cluster.envelope import error_map, to_text
 from cluster.members import NodeState
 from node.ports import Refused
 from node.trees import children, commands, contact, overseer
-from tests.unit.node.trees.world import Net, below, child
+from tests.unit.node.trees.world import Net, Node, Process, below, child
+
+NODES = ("n1", "n2", "n1")
 
 
 @pytest_asyncio.fixture
@@ -39,7 +41,7 @@ async def test_children_start_on_the_nodes_they_name(net: Net) -> None:
 async def test_children_are_spread_over_the_nodes_with_their_labels(net: Net) -> None:
     net.join("n4", zone="x")
     net.join("n5", zone="x")
-    net.supervisor("top", children=[child(name, labels={"zone": "x"}) for name in "abcd"])
+    net.supervisor("top", children=[child(name, "any", labels={"zone": "x"}) for name in "abcd"])
     await net.start("top", "n1")
     await net.runs(*"abcd")
     assert sorted(net.find(name)[0].name for name in "abcd") == ["n4", "n4", "n5", "n5"]
@@ -60,6 +62,79 @@ async def test_a_failed_child_is_started_again_where_it_may(net: Net) -> None:
     before = net.find("a")[1].pid
     net.fail("a")
     await net.until(lambda: net.running()["a"] == 1 and net.find("a")[1].pid != before, "a is another process")
+
+
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
+async def test_children_that_all_fail_at_once_end_their_supervisor(net: Net, strategy: str) -> None:
+    began = net.began
+
+    def fail_soon(node: Node, process: Process) -> None:
+        began(node, process)
+        asyncio.get_running_loop().call_soon(node.end, process, error_map("Internal", "boom"))
+
+    net.began = fail_soon  # type: ignore[method-assign]
+    net.supervisor("top", strategy=strategy, children=[child(name, node) for name, node in zip("abc", NODES)])
+    await net.start("top", "n1")
+    await net.until(lambda: not net.nodes["n1"].trees.shown(), "the supervisor has given up")
+    await net.runs()
+
+
+async def test_a_child_of_whose_end_nothing_was_heard_is_found_to_have_ended(net: Net) -> None:
+    net.supervisor("top", children=[child("a", shutdown="infinity"), child("b", "n2", shutdown="infinity")])
+    pid = await net.start("top", "n1")
+    await net.runs("a", "b")
+    for node in net.alive():
+        node.processes.clear()
+    net.nodes["n1"].route([9, pid, b"", 0, b"enough"])
+    await net.until(lambda: not net.nodes["n1"].trees.shown(), "the supervisor has ended")
+
+
+async def test_a_supervisor_is_described_by_its_pid(net: Net) -> None:
+    net.supervisor("top", children=[child("a"), child("b"), child("c", "n4")])
+    pid = await net.start("top", "n1")
+    await net.runs("a", "b")
+    told = net.nodes["n1"].trees.inspect(pid.decode())
+    assert told is not None
+    assert (told["kind"], told["strategy"], told["is_ending"]) == ("process.supervisor", "one_for_one", False)
+    assert told["children"] == {"running": 2, "waiting for a place": 1}
+    assert net.nodes["n2"].trees.inspect(pid.decode()) is None
+
+
+async def test_what_a_child_waits_for_is_told_until_it_has_a_place(net: Net) -> None:
+    net.supervisor(
+        "top", children=[child("a", "n4"), child("b", "any", labels={"disk": "ssd"}), child("c", "n2"), child("d")]
+    )
+    net.set_state("n2", NodeState.DRAINING)
+    pid = await net.start("top", "n1")
+
+    async def waits_for() -> dict[str, str]:
+        told = to_text(await net.ask(pid, "which_children", through="n1"))
+        return {one["id"]: one["waits_for"] for one in told if "waits_for" in one}
+
+    await net.runs("d")
+    assert await waits_for() == {
+        "a": "node n4, which is not there",
+        "b": "a ready node with disk=ssd",
+        "c": "node n2, which is draining",
+    }
+    net.join("n4", disk="ssd")
+    net.set_state("n2", NodeState.READY)
+    await net.runs(*"abcd")
+    assert await waits_for() == {}
+
+
+async def test_a_child_goes_on_where_its_node_lost_the_label_and_leaves_it_with_its_next_start(net: Net) -> None:
+    net.join("n4", disk="ssd")
+    net.supervisor("top", children=[child("a", "any", labels={"disk": "ssd"})])
+    await net.start("top", "n1")
+    await net.runs("a")
+    net.join("n5", disk="ssd")
+    net.relabel("n4")
+    await net.turn(5)
+    assert net.find("a")[0].name == "n4"
+    net.fail("a")
+    await net.runs("a")
+    assert net.find("a")[0].name == "n5"
 
 
 async def test_the_supervisor_above_decides_when_one_gives_up(net: Net) -> None:
@@ -158,7 +233,7 @@ class TestPartitions:
         net.join("n4", zone="x")
         net.join("n5", zone="x")
         net.set_state("n5", NodeState.CORDONED)
-        net.supervisor("top", children=[below("inner", labels={"zone": "x"})])
+        net.supervisor("top", children=[below("inner", "any", labels={"zone": "x"})])
         net.supervisor("inner", children=[child("a"), child("b", "n3")])
         await net.start("top", "n1")
         await net.runs("a", "b")

@@ -216,6 +216,10 @@ class Net:
         self._states[name] = state
         self.tell()
 
+    def relabel(self, name: str, **labels: str) -> None:
+        self._labels[name] = labels
+        self.tell()
+
     def die(self, name: str, unseen_by: str = "") -> None:
         """Its registration ends; the others see that, each in its own time. ``unseen_by`` learns of it when told to."""
         member = self._member(name)
