@@ -14,7 +14,8 @@ NODES ?= 3
 TESTS ?= tests
 JOBS ?= 2
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+# Errors and warnings are shown, but for one of setuptools that fills the screen and means nothing here.
+PIP := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
 # An environment whose Python went away, or that was made for another directory, is made again.
 ifneq ($(shell $(BIN)/python -c "print(open('$(VENV)/.pip').read().strip())" 2>/dev/null),$(CURDIR))
@@ -50,11 +51,11 @@ clean:
 
 $(VENV)/.pip: constraints.txt
 	@python=$$(PYTHON="$(PYTHON)" .ci/find-python) && echo "Making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
-	@$(PIP) -q pip
+	@$(PIP) pip
 	@echo "$(CURDIR)" > $@
 
 $(VENV)/.runs: $(VENV)/.pip pyproject.toml
-	@echo "Installing wippy-cluster into $(VENV)"
+	@echo "Installing wippy-cluster into $(VENV), which takes a minute or so"
 	@$(PIP) -e .
 	@touch $@
 

@@ -75,7 +75,9 @@ from node.settings import Settings
 from node.stores import Namespaces, Stores
 from node.supervisor import Supervisor
 from node.system_events import member_events, registry_events
+from node.trees import HOST as TREES_HOST
 from node.trees import Definitions, Guard, Trees
+from node.trees.definition import SUPERVISOR
 from node.variables import Variables
 from node.version import VERSION
 from node.view import NodeView
@@ -223,6 +225,7 @@ def build_parts(
         convergence=convergence,
         room=room,
         hosts=hosts,
+        trees=trees,
         router=router,
         supervisor=supervisor,
         quarantine=quarantine,
@@ -232,6 +235,7 @@ def build_parts(
         logs=logs,
         state=lambda: parts.state,
         metrics_address=lambda: parts.probes.address,
+        expected_nodes=settings.cluster.expected_nodes,
     )
     told = Told(
         node=name,
@@ -423,7 +427,8 @@ def _code(state: RegistryState, id: str) -> dict[bytes, Any]:
     if entry is None:
         raise LookupError(f"no entry {id!r} in the registry at v{state.version}")
     if not is_code(entry.kind):
-        raise ValueError(f"entry {id!r} is a {entry.kind}, which is no code")
+        hint = f"; spawn it on {TREES_HOST}, which needs no other host" if entry.kind == SUPERVISOR else ""
+        raise ValueError(f"entry {id!r} is a {entry.kind}, which is no code{hint}")
     return code_package(entry, state.version)
 
 

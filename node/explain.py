@@ -16,6 +16,15 @@ _BOUNDS = {
     "less_than_equal": ("le", "at most"),
     "less_than": ("lt", "less than"),
 }
+_TYPES = {
+    "int_type": "an integer",
+    "int_parsing": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}
 
 
 def explain(error: ValidationError, model: type[BaseModel], entry: str = "") -> Iterator[Problem]:
@@ -38,6 +47,8 @@ def _message(detail: Any, known: list[str], name: str) -> str:
         case bound if bound in _BOUNDS:
             key, words = _BOUNDS[bound]
             return f"expected {words} {detail['ctx'][key]}, got {_shown(detail['input'])}"
+        case kind if kind in _TYPES:
+            return f"expected {_TYPES[kind]}, got {_shown(detail['input'])}"
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"expected a map of fields, got {_shown(detail['input'])}"
         case "too_short" | "string_too_short":

@@ -36,6 +36,7 @@ from node.modules.system import resident
 from node.probes import Target
 from node.router import Router
 from node.supervisor import Supervisor
+from node.trees import HOST, Trees
 from node.workers import HostStats, WorkerStats
 
 MAX_DEGRADED = 200
@@ -57,6 +58,7 @@ class NodeView:
     convergence: Convergence
     room: Room
     hosts: Hosts
+    trees: Trees
     router: Router
     supervisor: Supervisor
     quarantine: Quarantine
@@ -66,6 +68,8 @@ class NodeView:
     logs: Logs
     state: Callable[[], NodeState]
     metrics_address: Callable[[], str]
+    expected_nodes: int
+    """How many nodes the cluster is meant to have, by this node's settings."""
     began: float = field(default_factory=time.monotonic)
 
     async def refresh(self) -> None:
@@ -149,6 +153,7 @@ class NodeView:
             "degraded": self._degraded(),
             "unready": list(self.unready()),
             "metrics": self.metrics_address(),
+            "expected_nodes": self.expected_nodes,
             "lease_seconds_left": round(max(self.keeper.remaining(), 0.0), 2),
         }
 
@@ -195,6 +200,7 @@ class NodeView:
             "at": time.monotonic(),
             "incarnation": self.incarnation,
             "up": time.monotonic() - self.began,
+            "expected_nodes": self.expected_nodes,
             "cpu_seconds": time.process_time(),
             "resident": resident(),
             "processes": sum(host["processes"] for host in hosts),
@@ -209,7 +215,8 @@ class NodeView:
         }
 
     async def inspect(self, pid: str) -> dict[str, Any] | None:
-        return await self.hosts.inspect(pid, Pid.parse(pid).slot)
+        parsed = Pid.parse(pid)
+        return self.trees.inspect(pid) if parsed.host == HOST else await self.hosts.inspect(pid, parsed.slot)
 
     def dead_letters(self) -> list[dict[str, Any]]:
         return [asdict(letter) for letter in self.router.dead_letters.kept()]

@@ -163,6 +163,16 @@ def _members(sight: Sight) -> Iterator[Finding]:
         yield Finding(Level.FAIL, "nodes", says, "start one with `wippy run`, or name another one with --cluster")
     for member in sight.members:
         yield _member(member, sight)
+    yield from _missing(sight, len(sight.members))
+
+
+def _missing(sight: Sight, registered: int) -> Iterator[Finding]:
+    """Fewer nodes than the cluster is meant to have, by the settings of those that answer."""
+    expected = max((int(seen.health.get("expected_nodes", 1)) for seen in sight.nodes.values()), default=0)
+    if registered < expected:
+        says = f"{registered} of {expected} nodes are registered; the others were lost or never started"
+        remedy = "start them with `wippy run --node NAME`, or lower `cluster.expected_nodes` if so many are enough"
+        yield Finding(Level.WARN, "nodes", says, remedy)
 
 
 def _member(member: Member, sight: Sight) -> Finding:
@@ -178,8 +188,12 @@ def _member(member: Member, sight: Sight) -> Finding:
         return Finding(Level.FAIL, "nodes", f"{node} is {state}: {'; '.join(reasons)}", "look at its log")
     if state == "joining":
         return Finding(Level.WARN, "nodes", f"{node} is joining and takes no work yet", "wait, or look at its log")
+    if state == "cordoned":
+        says = f"{node} is cordoned: it gets no new work"
+        return Finding(Level.WARN, "nodes", says, f"`wippy uncordon {node}` lets it take work again")
     if state != "ready":
-        return Finding(Level.WARN, "nodes", f"{node} is {state}: it gets no new work", "wait, or bring it back")
+        remedy = "wait until it has ended, then start it again"
+        return Finding(Level.WARN, "nodes", f"{node} is {state}: it gets no new work", remedy)
     return Finding(Level.OK, "nodes", f"{node} is ready, processes: {health.get('processes', '?')}")
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cluster.client import Client
 
 NOPROC = "noproc"
+SUPERVISOR = "process.supervisor"
 _WHERE = "`wippy names` shows the names, `wippy services` the PIDs of services"
 _UNITS = ("B", "KiB", "MiB", "GiB")
 _STATES = {"ready": "can run", "idle": "waits for a message", "blocked": "waits"}
@@ -74,6 +75,8 @@ async def _ask(client: Client, pid: Pid, timeout: float) -> dict[str, Any]:
 
 def _labelled(detail: dict[str, Any]) -> dict[str, str]:
     """The facts by label, in the order people ask for them."""
+    if detail["kind"] == SUPERVISOR:
+        return _supervisor(detail)
     began = detail.get("started")
     options = [name for name in ("trap_links", "upgradable") if detail.get(name)]
     memory = _bytes(detail["memory"]) if detail.get("memory_complete") else f"more than {_bytes(detail['memory'])}"
@@ -101,6 +104,22 @@ def _labelled(detail: dict[str, Any]) -> dict[str, str]:
         "timers": shown(detail["timers"]),
         "in flight": f"{detail['operations']} operations, {detail['calls']} calls, {detail['streams']} streams",
         "options": shown(options),
+    }
+
+
+def _supervisor(detail: dict[str, Any]) -> dict[str, str]:
+    """The facts about a supervisor, which is a process of the node itself."""
+    children = ", ".join(f"{count} {state}" for state, count in detail["children"].items())
+    return {
+        "pid": shown(detail["pid"]),
+        "kind": SUPERVISOR,
+        "code": shown(detail["entry"]),
+        "host": f"{shown(detail['host'])} on {shown(detail['node'])}",
+        "parent": shown(detail["parent"]) or "-",
+        "state": "ending" if detail["is_ending"] else "runs",
+        "strategy": detail["strategy"],
+        "restarts": str(detail["restarts"]),
+        "children": f"{children or 'none'}; `wippy tree` draws them",
     }
 
 

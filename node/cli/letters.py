@@ -36,12 +36,21 @@ async def dead_letters(
     columns = {"time": "TIME", "node": "NODE", "reason": "REASON", "to": "TO", "topic": "TOPIC", "sender": "FROM"}
     if any(row["name"] for row in rows):
         columns["name"] = "BY NAME"
-    empty = "no dead letters" if reason is None else f"no dead letters for the reason {reason!r}"
+    empty = "no dead letters"
+    if reason is not None and not rows:
+        empty = f"no dead letters for the reason {reason!r}; {await _reasons(client, on)}"
     show(rows, columns, listing(format, as_json), empty=empty, whole=("to",), spare=("sender", "time"))
     left_out = sum(total for node, total in answers.totals.items() if on in (None, node)) - len(rows)
     if left_out > 0:
         note(f"{left_out} older ones; a higher --limit shows them")
     tell_silent(answers, on)
+
+
+async def _reasons(client: Client, on: str | None) -> str:
+    """For what reasons there are some."""
+    kept = await client.dead_letters()
+    told = {letter["reason"] for node, letters in kept.by_node.items() for letter in letters if on in (None, node)}
+    return f"there are some for {', '.join(sorted(told))}" if told else "there are none for another one either"
 
 
 def _moment(at: Any) -> str:

@@ -39,7 +39,10 @@ async def label(
     """Give a running node other labels, until it is started anew; without any, show those it has."""
     if changes:
         wanted = dict(map(_change, changes))
+        had = (await client.member(target)).labels
         labels = (await client.ask(target, "label", labels=wanted, timeout=seconds(timeout)))["labels"]
+        for name in sorted(name for name, value in wanted.items() if value is None and name not in had):
+            note(f"{target} had no label {name}: nothing to take away")
     else:
         labels = dict((await client.member(target)).labels)
     for name, value in sorted(labels.items()):

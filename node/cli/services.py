@@ -17,7 +17,6 @@ from node.cli.gateway import AsJson, Listing, listing, tell_silent
 if TYPE_CHECKING:
     from cluster.client import Client
 
-_WIDTH = 100
 _NOWHERE = ("unplaced", "quarantined")
 _WELL = ("running", "exited", "stopped")
 _COLUMNS = {
@@ -85,7 +84,6 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
     """The row for people: of a reason the first line, which tells enough."""
     import time
 
-    first = row["why"].strip().partition("\n")[0]
+    why = row["why"].strip().partition("\n")[0]
     up = ago(time.time() - row["since"]) if row.get("since") and row["state"] == "running" else None
-    short = first if len(first) <= _WIDTH or row["state"] in _NOWHERE else f"{first[: _WIDTH - 3]}..."
-    return {**row, "why": short or None, "up": up, "node": row["node"] or None, "pid": row["pid"] or None}
+    return {**row, "why": why or None, "up": up, "node": row["node"] or None, "pid": row["pid"] or None}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from node.cli.console import Format, ago, note, printable, show_json
+from node.cli.console import Format, ago, note, printable, show, show_json
 from node.cli.failures import Failed
 from node.cli.gateway import AsJson, Listing, listing, seconds
 
@@ -159,33 +159,54 @@ def _hosts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(hosts, key=lambda host: (-host["busy"], -host["mailbox"], -host["processes"]))[:_BUSIEST]
 
 
+_HOST_COLUMNS = {
+    "host": "HOST", "node": "NODE", "busy": "BUSY", "processes": "PROCESSES", "mailbox": "QUEUED", "memory": "MEMORY",
+}  # fmt: skip
+
+
+def _host(host: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of a host's columns."""
+    told = {key: printable(str(host[key])) for key in _HOST_COLUMNS}
+    return {**told, "busy": f"{host['busy'] * 100:.0f}%", "memory": _bytes(host["memory"])}
+
+
+def _title(cluster: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many of the nodes that are meant to be there, by the settings of those that answer, are ready."""
+    ready = sum(row["state"] == "ready" for row in rows)
+    expected = max((int(row["told"].get("expected_nodes", 1)) for row in rows if row["told"]), default=1)
+    return f"cluster {cluster}   {ready} of {max(expected, len(rows))} nodes ready   {time.strftime('%H:%M:%S')}"
+
+
 def _drawn(cluster: str, rows: Sequence[Mapping[str, Any]]) -> Group:
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    ready = sum(row["state"] == "ready" for row in rows)
-    title = f"cluster {cluster}   {ready} of {len(rows)} nodes ready   {time.strftime('%H:%M:%S')}"
     nodes = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for key, heading in _COLUMNS.items():
         nodes.add_column(heading, justify="left" if key in ("node", "state", "services") else "right")
     for row in rows:
         nodes.add_row(*(Text(cell(key, row), _STYLES.get(str(row.get(key)), "")) for key in _COLUMNS))
     hosts = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for heading in ("HOST", "NODE", "BUSY", "PROCESSES", "QUEUED", "MEMORY"):
-        hosts.add_column(heading, justify="left" if heading in ("HOST", "NODE") else "right")
+    for key, heading in _HOST_COLUMNS.items():
+        hosts.add_column(heading, justify="left" if key in ("host", "node") else "right")
     for host in _hosts(rows):
-        told = (f"{host['busy'] * 100:.0f}%", str(host["processes"]), str(host["mailbox"]), _bytes(host["memory"]))
-        hosts.add_row(Text(printable(host["host"])), Text(host["node"]), *told)
-    return Group(Text(title, "bold"), nodes, *([hosts] if hosts.row_count else []))
+        hosts.add_row(*map(Text, _host(host).values()))
+    return Group(Text(_title(cluster, rows), "bold"), nodes, *([hosts] if hosts.row_count else []))
 
 
 def _print(cluster: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One frame, wide enough for what is in it when it goes to a file."""
+    """One frame; into a pipe plain columns of the nodes and, after an empty line, of the hosts."""
     from rich.console import Console
 
     if not rows:
         note(f"cluster {cluster!r} has no nodes; start one with `wippy run`")
-        return
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(_drawn(cluster, rows))
+    elif sys.stdout.isatty():
+        Console(highlight=False).print(_drawn(cluster, rows))
+    else:
+        note(_title(cluster, rows))
+        show([{key: cell(key, row) for key in _COLUMNS} for row in rows], _COLUMNS, Format.TEXT)
+        if hosts := [_host(host) for host in _hosts(rows)]:
+            print()
+            show(hosts, _HOST_COLUMNS, Format.TEXT)

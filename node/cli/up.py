@@ -224,7 +224,9 @@ class Development:
             note(f"{child.name} {how}")
             return
         again = f"{wippy_command()} run {self._plan.app} --node {child.name}"
-        note(f"{child.name} {how}; its services go to the other nodes; start it again with: {again}")
+        others = any(each.code is None for each in self._children)
+        moves = "services that ran there go to other nodes; " if others else ""
+        note(f"{child.name} {how}; {moves}start it again with: {again}")
         if all(each.code is not None for each in self._children):
             self._failed = "all nodes have ended"
             self._stop.set()

@@ -27,7 +27,8 @@ class MemoryStore(KindModel):
 
 
 class ClusterStore(KindModel):
-    """Keys and values of the whole cluster, linearizable."""
+    """Keys and values of the whole cluster, linearizable. They are in etcd: a `wippy up` without `--keep` throws them
+    away when it ends."""
 
     namespace: str = Field(pattern=r"^[a-z][a-z0-9._-]*$", max_length=128)
     """Separates the keys of stores; stores of one namespace share them."""
@@ -41,7 +42,8 @@ class ReplicatedStore(KindModel):
     namespace: str = Field(pattern=r"^[a-z][a-z0-9._-]*$", max_length=128)
     """Separates the keys of stores; stores of one namespace share them."""
     durable: bool = False
-    """Whether NATS keeps the values in files: they then outlive a restart of all nodes and servers at once."""
+    """Whether NATS keeps the values in files: they then outlive a restart of all nodes and servers at once, but not
+    the end of a `wippy up` without `--keep`, which throws the data of its servers away."""
     max_size: Int = Field(default=100_000, ge=1)
     """Keys at most; a full store refuses new ones. An addition to the original."""
     max_bytes: Annotated[Size, Field(ge=1024)] = 64 * 1024**2

@@ -309,7 +309,7 @@ class Cluster(Section):
     """Labels of this node, for the placement of services."""
     expected_nodes: int = Field(default=1, ge=1, le=1000)
     """Services that never ran are placed when so many nodes are there, after 30s at the latest, so that they spread
-    evenly when a cluster starts. `wippy up` sets it."""
+    evenly when a cluster starts; `wippy doctor` and `wippy top` say when fewer are there. `wippy up` sets it."""
     lease_ttl: Annotated[Duration, AfterValidator(_at_least(timedelta(seconds=4)))] = timedelta(seconds=5)
     """After this long without a sign of life the cluster takes the node for dead. At least 4s. Owned services are
     cancelled 2.5s before, so a shorter absence of etcd than the rest does not disturb them."""

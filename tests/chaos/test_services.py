@@ -246,7 +246,7 @@ async def test_verbs_that_look_say_what_they_could_not_see(placed: Placed) -> No
         assert "n2" in (out if in_the_table else err), f"{verb}: {out}{err}"
         assert "no answer" in " ".join((out + err).split()), f"{verb}: {out}{err}"
         assert code == (1 if verb == "doctor" else 0), f"{verb}: {out}{err}"
-    assert "2 of 3 nodes ready" in told[verbs[-1]][1]
+    assert "2 of 3 nodes ready" in told[verbs[-1]][2]
     (line,) = [line for line in told["services"][1].splitlines() if line.startswith("app:in_zone_b")]
     assert "claimed" in line
     assert "this is what its claim says" in line

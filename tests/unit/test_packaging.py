@@ -177,6 +177,14 @@ class TestMakefile:
         assert plan.index("pip install") < plan.rindex("\n", 0, len(plan.rstrip()))
         assert "-c constraints.txt" in plan
 
+    def test_an_install_says_only_what_it_does_and_what_went_wrong(self, tmp_path: Path) -> None:
+        plan = self.make("-n", "up", f"VENV={tmp_path / 'venv'}").splitlines()
+        (at,) = (n for n, line in enumerate(plan) if "pip install" in line and " -e ." in line)
+        assert " -q " in plan[at]
+        assert "-qq" not in plan[at], "which would keep warnings to itself"
+        assert 'PYTHONWARNINGS="ignore:Editable installation"' in plan[at]
+        assert plan[at - 1].startswith('echo "Installing')
+
     def test_a_second_run_installs_nothing(self, tmp_path: Path) -> None:
         venv = tmp_path / "venv"
         (venv / "bin").mkdir(parents=True)

@@ -65,6 +65,24 @@ def test_a_healthy_cluster_has_nothing_but_oks() -> None:
     }
 
 
+class TestMissingNodes:
+    def test_fewer_than_are_expected_are_a_warning_with_how_many_of_how_many(self) -> None:
+        found = one(nodes={"a": seen(expected_nodes=3), "b": seen(expected_nodes=3)})
+        assert (found.level, found.check) == (Level.WARN, "nodes")
+        assert found.says == "2 of 3 nodes are registered; the others were lost or never started"
+        assert "wippy run --node NAME" in found.remedy
+
+    @pytest.mark.parametrize("expected", [1, 2])
+    def test_as_many_as_are_expected_or_more_are_fine(self, expected: int) -> None:
+        assert not troubles(nodes={"a": seen(expected_nodes=expected), "b": seen()})
+
+
+def test_of_a_cordoned_node_it_names_the_verb_that_ends_that() -> None:
+    found = one(members=[member("a"), member("b", NodeState.CORDONED)])
+    assert found.says == "b is cordoned: it gets no new work"
+    assert "`wippy uncordon b`" in found.remedy
+
+
 class TestServices:
     @staticmethod
     def told(state: str, error: str | None, node: str = "a") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from cluster.members import Member, NodeState
-from node.cli.top import _drawn, cell, frame
+from node.cli.top import _drawn, _print, cell, frame
 
 MEMBERS = [Member(node, 1, 1, 1, 1, NodeState.READY, {}, "", {}, "", "") for node in ("n1", "n2")]
 
@@ -52,3 +52,21 @@ def test_a_frame_shows_nodes_and_the_busiest_hosts_and_obeys_nobody() -> None:
     shown = [line.split()[0] for line in text.splitlines() if line.lstrip().startswith("app:")]
     assert shown == ["app:\\x1b[31mred", *(f"app:h{n}" for n in range(11, 2, -1))]
     assert "\x1b" not in text
+
+
+def test_into_a_pipe_go_plain_columns_of_nodes_and_then_of_hosts(capsys: pytest.CaptureFixture[str]) -> None:
+    host = {"host": "app:h", "processes": 1, "mailbox": 0, "run_queue": 0, "memory": 2048, "busy": 0.5}
+    problem = "no answer " * 40
+    _print("shop", frame(MEMBERS, {}, {"n1": told(1.0, hosts=[host])}, {"n2": problem}))
+    out, err = capsys.readouterr()
+    nodes, hosts = (block.splitlines() for block in out.split("\n\n"))
+    assert [line.split()[0] for line in nodes] == ["NODE", "n1", "n2"]
+    assert nodes[2].endswith(problem.rstrip()), "nothing is cut"
+    assert [line.split() for line in hosts][1] == ["app:h", "n1", "50%", "1", "0", "2K"]
+    assert "1 of 2 nodes ready" in err
+
+
+def test_nodes_that_are_not_registered_any_more_count_as_not_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {node: told(1.0, expected_nodes=3) for node in ("n1", "n2")}
+    _print("shop", frame(MEMBERS, {}, figures, {}))
+    assert "2 of 3 nodes ready" in capsys.readouterr().err

@@ -127,7 +127,7 @@ class TestOverrides:
             ("app:host:host=[1]", "host: expected a map of fields"),
             ("app:host:kind=5", "expected a kind"),
             ("app:host:kind=nothing", "unknown kind"),
-            ("app:host:host.workers=none", "host.workers: expected a valid integer"),
+            ("app:host:host.workers=none", "host.workers: expected an integer, got 'none'"),
         ],
     )
     def test_what_can_not_be_done_is_said_with_the_option(self, root: Path, override: str, message: str) -> None:
