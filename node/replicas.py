@@ -263,8 +263,13 @@ class Replicas:
         return any(not self.running[key].replica.finished.is_set() for key in self.owned())
 
     def stats(self) -> list[dict[str, Any]]:
-        """The replicas here, and of the others, those of this node that it does not run among them, their claims."""
-        rows = [{"node": self._node, **asdict(run.replica.stats())} for run in self.running.values()]
+        """The replicas here, and of the others, those of this node that it does not run among them, their claims.
+
+        ``claim`` is the fencing token."""
+        rows = [
+            {"node": self._node, **asdict(run.replica.stats()), "claim": run.held.claim.token if run.held else None}
+            for run in self.running.values()
+        ]
         for claim in self._claims.all():
             if claim.node != self._node or (claim.service, claim.replica) not in self.running:
                 pid = claim.state.pid if claim.state and claim.node != self._node else ""
@@ -275,6 +280,7 @@ class Replicas:
                         "replica": claim.replica,
                         "state": "claimed",
                         "pid": pid,
+                        "claim": claim.token,
                     }
                 )
         return rows

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _NOWHERE = ("unplaced", "quarantined")
 _WELL = ("running", "exited", "stopped")
 _COLUMNS = {
-    "service": "SERVICE", "replica": "REPLICA", "node": "NODE", "state": "STATE", "pid": "PID", "up": "UP",
-    "restarts": "RESTARTS", "why": "WHY",
+    "service": "SERVICE", "replica": "REPLICA", "node": "NODE", "state": "STATE", "pid": "PID", "claim": "CLAIM",
+    "up": "UP", "restarts": "RESTARTS", "why": "WHY",
 }  # fmt: skip
 
 
@@ -44,7 +44,7 @@ async def services(
     columns = {key: heading for key, heading in _COLUMNS.items() if _is_told(key, rows)}
     shown = rows if asked is Format.JSON else [_short(row) for row in rows]
     nothing = "no services" if on is None and not troubled else "no such services"
-    show(shown, columns, asked, empty=nothing, whole=("service", "pid"), spare=("up", "restarts"))
+    show(shown, columns, asked, empty=nothing, whole=("service", "pid"), spare=("up", "claim", "restarts"))
     waiting = sum(row["state"] in _NOWHERE for row in rows)
     if waiting and asked is Format.TEXT:
         note(f"{waiting} run nowhere")
@@ -75,8 +75,8 @@ def _why(row: Mapping[str, Any], silent: Mapping[str, str]) -> str:
 def _is_told(key: str, rows: list[dict[str, Any]]) -> bool:
     if key == "replica":
         return any(row["replica"] for row in rows)
-    if key == "up":
-        return any(row.get("since") for row in rows)
+    if key in ("up", "claim"):
+        return any(row.get("since" if key == "up" else key) for row in rows)
     return key != "why" or any(row["why"] for row in rows)
 
 

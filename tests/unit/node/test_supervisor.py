@@ -833,12 +833,16 @@ class TestRows:
         async with Services() as node:
             await node.have(service())
             pid = await node.started()
+            claim = node.claims.get("app:s", 0)
+            assert claim is not None
+            assert [row["claim"] for row in node.supervisor.stats()] == [claim.token]
             node.lease.may_start = False
             node.supervisor.in_doubt()
             await turns()
             assert pid not in node.host.alive
             (row,) = node.supervisor.stats()
             assert (row["node"], row["state"], row["pid"]) == (NODE, "claimed", "")
+            assert row["claim"] == claim.token
 
     async def test_one_that_waits_for_others_says_for_whom(self) -> None:
         async with Services() as node:
