@@ -314,7 +314,8 @@ class Server:
         self.port = self.port or free_port()
         log_start = self.log.stat().st_size if self.log.exists() else 0
         self._guard.start(self.name, self._command(), self.log)
-        while not await self._answers():
+        # it may answer before the guardian, which started it, has had the time to say so
+        while self.pid is None or not await self._answers():
             failure = self._guard.failure(self.name)
             if failure is not None:
                 raise self._failed(failure, log_start)

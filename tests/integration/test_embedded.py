@@ -149,6 +149,15 @@ async def test_found_port_that_is_taken_meanwhile_is_replaced(which: str, monkey
             assert server.pid is not None
 
 
+async def test_a_server_that_answers_before_its_guardian_tells_of_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learn, told_at = embedded._Guard._learn, time.monotonic() + 0.5
+    monkeypatch.setattr(embedded._Guard, "_learn", lambda self: learn(self) if time.monotonic() > told_at else None)
+    async with EmbeddedServers() as servers:
+        assert await greeting(servers.nats.port)
+
+
 async def test_server_that_dies_at_start_shows_its_log() -> None:
     with pytest.raises(ServerFailed, match=r"(?s)etcd did not start .*ended with code \d.*no-such-flag"):
         async with EmbeddedServers(etcd_args=["--no-such-flag"]):
