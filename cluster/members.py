@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
@@ -124,6 +124,10 @@ class Member:
             http=said.http,
             started=said.started,
         )
+
+    def carries(self, labels: Iterable[tuple[str, str]]) -> bool:
+        """Whether it has all these labels, with these values."""
+        return all(self.labels.get(name) == value for name, value in labels)
 
 
 MemberChange: TypeAlias = Callable[[Member | None, Member | None], None]

@@ -130,7 +130,7 @@ def _ranking(replica: Replica, nodes: tuple[str, ...]) -> list[str]:
 
 def suits(service: Service, member: Member) -> bool:
     """Whether the node has the labels the service asks for."""
-    return all(member.labels.get(name) == value for name, value in service.labels.items())
+    return member.carries(service.labels.items())
 
 
 def eligible(service: Service, member: Member) -> bool:

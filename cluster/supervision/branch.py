@@ -466,7 +466,7 @@ class Branch:
             child.starting_for = ref
             self._start(child)
         else:
-            self._answer(ref, Outcome.RESTARTING if child.phase is Phase.WAITING else Outcome.RUNNING)
+            self._answer(ref, _present(child))
 
     def _delete(self, ref: int, id: str) -> None:
         child = self.children.get(id)
@@ -478,7 +478,7 @@ class Branch:
             self._forget(child)
             self._answer(ref, Outcome.OK)
         else:
-            self._answer(ref, Outcome.RESTARTING if child.phase is Phase.WAITING else Outcome.RUNNING)
+            self._answer(ref, _present(child))
 
     # another definition
 
@@ -511,3 +511,8 @@ class Branch:
         heads = [child.spec.id for child in self.children.values() if child.phase is Phase.WAITING and child.in_group]
         broken = heads if strategy is not self.spec.strategy else [id for id in heads if id in others]
         return {id for head in broken for id in self._group(head)}
+
+
+def _present(child: Child) -> Outcome:
+    """Why nothing can be done with a child that is not down."""
+    return Outcome.RESTARTING if child.phase is Phase.WAITING else Outcome.RUNNING

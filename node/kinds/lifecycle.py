@@ -11,8 +11,8 @@ from node.durations import Duration, PositiveDuration
 from node.kinds.model import Float, Int, Model, Ref
 
 
-class Restart(Model):
-    """When and how often something that failed is started again."""
+class Delays(Model):
+    """How long to wait before something that failed is started again."""
 
     initial_delay: Duration = timedelta(seconds=1)
     """The wait before the first restart."""
@@ -22,14 +22,19 @@ class Restart(Model):
     """What each wait is multiplied by to get the next."""
     jitter: Float = Field(default=0.1, ge=0.0, le=1.0)
     """The part of a wait that is random."""
-    max_attempts: Int = Field(default=0, ge=0)
-    """Starts in a row that may fail before it is given up; 0 = never. In a cluster another node tries then."""
 
     @model_validator(mode="after")
-    def _delays_agree(self) -> Restart:
+    def _delays_agree(self) -> Delays:
         if self.max_delay < self.initial_delay:
             raise ValueError("expected max_delay to be at least initial_delay")
         return self
+
+
+class Restart(Delays):
+    """When and how often something that failed is started again."""
+
+    max_attempts: Int = Field(default=0, ge=0)
+    """Starts in a row that may fail before it is given up; 0 = never. In a cluster another node tries then."""
 
 
 class Actor(Model):

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from node.durations import Duration, PositiveDuration, parse_duration
-from node.kinds.lifecycle import Lifecycle
-from node.kinds.model import Float, Int, Kind, KindModel, Model, Ref
+from node.kinds.lifecycle import Delays, Lifecycle
+from node.kinds.model import Int, Kind, KindModel, Model, Ref
 from node.kinds.service import Placement
 from node.scalars import PlainText
 
@@ -32,25 +32,13 @@ def _time_to_end(value: Any) -> Any:
 Shutdown = Annotated[Literal["kill", "infinity"] | timedelta, BeforeValidator(_time_to_end)]
 
 
-class Backoff(Model):
+class Backoff(Delays):
     """How long to wait before a child is started again."""
 
     initial_delay: Duration = timedelta(0)
     """The wait before the first restart; ``0s``: none, and none after it."""
-    max_delay: Duration = timedelta(seconds=90)
-    """The longest wait."""
-    backoff_factor: Float = Field(default=2.0, ge=1.0, le=100.0)
-    """What each wait is multiplied by to get the next."""
-    jitter: Float = Field(default=0.1, ge=0.0, le=1.0)
-    """The part of a wait that is random."""
     stable_threshold: Duration = timedelta(seconds=5)
     """Having run this long, the waits of a child begin anew."""
-
-    @model_validator(mode="after")
-    def _delays_agree(self) -> Backoff:
-        if self.max_delay < self.initial_delay:
-            raise ValueError("expected max_delay to be at least initial_delay")
-        return self
 
 
 class Template(Model):

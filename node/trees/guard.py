@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from node.lasting import Lasting
 from node.owners import Either, Part
-
-FORMER = 1000
-"""Ended children that are still known: they may have left something to write."""
 
 
 class Guard:
@@ -19,8 +17,8 @@ class Guard:
 
     def __init__(self, services: Part) -> None:
         self._services = services
-        self._tops: dict[bytes, bytes] = {}
-        self._former: dict[bytes, None] = {}
+        self._tops = Lasting()
+        self.gone = self._tops.ended
         self.end_foreign: Callable[[], None] = lambda: None
         """Ends the supervisors here that belong to those of other nodes."""
         self.in_doubt = services.in_doubt
@@ -35,13 +33,6 @@ class Guard:
         """A process here belongs to the tree of the supervisor ``top``."""
         if top in self._services.guarded:
             self._tops[pid] = top
-
-    def gone(self, pid: bytes) -> None:
-        if pid in self._tops:
-            self._former[pid] = None
-            if len(self._former) > FORMER:
-                oldest = next(iter(self._former))
-                del self._former[oldest], self._tops[oldest]
 
     def top_of(self, pid: bytes) -> bytes:
         """The process whose claim ``pid`` acts under."""

@@ -32,8 +32,7 @@ def choose(
 
 def _fits(work: Work, member: Member) -> bool:
     named = work.node in (LOCAL, ANY, member.node)
-    labelled = all(member.labels.get(name) == value for name, value in work.labels)
-    return named and labelled and member.state is NodeState.READY
+    return named and member.carries(work.labels) and member.state is NodeState.READY
 
 
 def missing(work: Work, named: Member | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.callers import FORMER
+from node.lasting import FORMER
 from node.owners import Either, Owners
 
 SERVICE, HOLDER, OTHER = b"{n1@app:processes|1-1}", b"{n1@app:processes|1-2}", b"{n1@app:processes|1-3}"

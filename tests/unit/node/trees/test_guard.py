@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.trees import guard as module
+from node import lasting as module
 from node.trees.guard import Guard
 
 TOP, CHILD, OTHER = b"{n1@node:supervisor|1-1s}", b"{n1@app:processes|1-1t}", b"{n1@app:processes|1-3l}"
