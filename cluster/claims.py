@@ -1,9 +1,11 @@
 """Claims: which node runs which replica of a service.
 
-A claim is the key ``services/<service>/<replica>`` on its node's lease, created only if absent and never changed;
-its mod_revision is the fencing token of the replica. What the owner says about it (PID, since when) stands in
-the sibling ``.state`` key on the same lease, written only while the claim is held. A claim is released only by
-its owner, after the process has ended; with the lease it goes by itself.
+A claim is the key ``services/<service>/<replica>`` on its node's lease, created only if absent; its mod_revision is
+the fencing token of the replica. What the owner says about it (PID, since when) stands in the sibling ``.state`` key
+on the same lease, written only while the claim is held. A claim is released only by its owner, after the process has
+ended; with the lease it goes by itself. It changes its node, and its token with it, without having been absent in two
+ways only: its process moves there, in the transaction that moves the process (see ``cluster.migration``), or the heir
+its owner has named takes it over (see ``cluster.heirs``).
 
 The view is the watched copy: milliseconds behind etcd, in etcd's order.
 """
@@ -24,6 +26,7 @@ from cluster.errors import OutcomeUnknown
 from cluster.etcd import Batch, Compare, Etcd, KeyEvent, PrefixWatch, Put
 from cluster.handlers import Handlers
 from cluster.keys import Keys
+from cluster.migration.items import Holding
 
 log = structlog.get_logger("wippy.claims")
 
@@ -79,6 +82,7 @@ class Claims:
         self._claims: dict[tuple[str, int], Claim] = {}
         self._ordered: list[Claim] | None = None
         self._states: dict[tuple[str, int], ClaimState] = {}
+        self._state_revisions: dict[tuple[str, int], int] = {}
         self._handlers: Handlers[Claim | None, Claim | None] = Handlers("change of a claim")
         watch.subscribe(keys.services, self._apply)
 
@@ -93,6 +97,26 @@ class Claims:
 
     def own(self) -> list[Claim]:
         return [claim for claim in self.all() if claim.node == self._node]
+
+    @property
+    def applied(self) -> int:
+        """The view is etcd's state at this revision, or a later one."""
+        return self._watch.applied
+
+    async def reached(self, revision: int) -> None:
+        """Return when the view is at this revision. Raises CallTimeout."""
+        await self._watch.reached(revision)
+
+    def holdings(self, service: str, replica: int) -> tuple[Holding, ...]:
+        """The keys of a claim whose owner has said where it runs, as they stand in etcd; of any other, none."""
+        key = (service, replica)
+        claim = self._claims.get(key)
+        if claim is None or claim.state is None:
+            return ()
+        return (
+            Holding(self._keys.service(*key), claim.node.encode("utf-8", "surrogateescape"), claim.token),
+            Holding(self._keys.service_state(*key), claim.state.to_json(), self._state_revisions[key]),
+        )
 
     def on_change(self, handler: ClaimChange) -> None:
         """Call ``handler`` for each change from now on, on the loop, in etcd's order."""
@@ -139,7 +163,7 @@ class Claims:
     def _apply(self, batch: Batch) -> None:
         for event in batch.events:
             try:
-                service, replica, is_state = _parse(event.kv.key.removeprefix(self._keys.services))
+                service, replica, is_state = parse(event.kv.key.removeprefix(self._keys.services))
                 if is_state:
                     self._apply_state((service, replica), event)
                 else:
@@ -159,8 +183,10 @@ class Claims:
         state = None if event.deleted else ClaimState.from_json(event.kv.value)
         if state is None:
             self._states.pop(key, None)
+            self._state_revisions.pop(key, None)
         else:
             self._states[key] = state
+            self._state_revisions[key] = event.kv.mod_revision
         claim = self._claims.get(key)
         if claim is not None:
             self._change(key, replace(claim, state=state))
@@ -180,10 +206,11 @@ class Claims:
         self._handlers.tell(before, after)
 
 
-def _parse(path: str) -> tuple[str, int, bool]:
-    """Service, replica and whether it is the state, from what follows ``services/``. Raises ValueError."""
+def parse(path: str, suffix: str = _STATE) -> tuple[str, int, bool]:
+    """Service, replica and whether it is the key beside that one, from what follows ``services/`` or the prefix of a
+    key that is named the same way. Raises ValueError."""
     service, slash, last = path.rpartition("/")
     if not slash or not service:
         raise ValueError(f"expected <service>/<replica>, got {path!r}")
-    number = last.removesuffix(_STATE)
+    number = last.removesuffix(suffix)
     return service, int(number), number != last

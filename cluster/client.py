@@ -48,6 +48,10 @@ _ETCD_PATIENCE = 1.0
 _ETCD_SILENCE = 3.0
 """Seconds for which etcd is not waited for again."""
 _ROLL_SECONDS = 2.0
+_DECIDED = 6.0
+"""Seconds a move may take beyond its own, until etcd has said what became of it."""
+_CHASES = 5
+"""Nodes that are asked one after the other for a process that is elsewhere by then."""
 _SLACK = 0.5
 """Seconds a gateway gets beyond the deadline it was given, to say itself that it passed."""
 
@@ -83,6 +87,18 @@ class Reply:
     def value(self) -> Any:
         """The first payload, None when there was none."""
         return self.payloads[0] if self.payloads else None
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What became of a move: ``verdict`` is ``moved``, ``stayed`` or ``died``, and empty when the process was there
+    already (without a reason) or when etcd has not said yet (with one). ``node`` is where it is then."""
+
+    pid: str
+    node: str
+    verdict: str
+    reason: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -363,6 +379,39 @@ class Client:
     async def terminate(self, to: str, *, timeout: float = DEFAULT_TIMEOUT) -> str:
         """End a process at once."""
         return str((await self.through("terminate", timeout, to=to))["pid"])
+
+    # operating
+
+    async def move(self, process: str, node: str, *, within: float = 10.0) -> Moved:
+        """Move a process, given by its PID or name, to ``node``; it has ``within`` seconds to hand over its state.
+
+        Raises QueryFailed when there is no such process or node.
+        """
+        await self.member(node)
+        told = await self.through("move", within + _DECIDED, process=process, to=node, within=within)
+        for _ in range(_CHASES):
+            if "elsewhere" not in told:
+                return Moved(told["pid"], told["node"], told["verdict"], told["reason"], told["seconds"])
+            place, pid = str(told["elsewhere"]), str(told["pid"])
+            told = await self.ask(place, "move", timeout=within + _DECIDED, process=pid, to=node, within=within)
+        raise Unavailable(f"process {told['pid']} moves from node to node faster than it can be asked; try again")
+
+    async def cordon(self, node: str, *, timeout: float = DEFAULT_TIMEOUT) -> NodeState:
+        """Let a node keep what it has and get nothing new; its state then."""
+        return NodeState((await self.ask(node, "cordon", timeout=timeout))["state"])
+
+    async def uncordon(self, node: str, *, timeout: float = DEFAULT_TIMEOUT) -> NodeState:
+        """Let a node take work again, and call off its drain; its state then."""
+        return NodeState((await self.ask(node, "uncordon", timeout=timeout))["state"])
+
+    async def drain(self, node: str, within: float, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Begin to empty a node, unless that is under way. What does not move is killed after ``within`` seconds."""
+        await self.ask(node, "drain", within=within, timeout=timeout)
+
+    async def drained(self, node: str, *, timeout: float = DEFAULT_TIMEOUT) -> dict[str, Any]:
+        """How far the latest drain of a node is; see docs/draining.md."""
+        told: dict[str, Any] = await self.ask(node, "drained", timeout=timeout)
+        return told
 
     # the way to a node
 

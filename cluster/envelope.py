@@ -49,7 +49,8 @@ class Kind(IntEnum):
     EXIT = 8
     """``[8, to, from, ref, watch, value, error]``: ``from`` ended; watch is a ``Watch``, error None or an error map."""
     CANCEL = 9
-    """``[9, to, from, ref, reason]``"""
+    """``[9, to, from, ref, reason]``; on the node where the process lives with a sixth item, the deadline: it is killed
+    when it lives then, in ms since 1970."""
     TERMINATE = 10
     """``[10, to, from, ref]``"""
     CALL = 11
@@ -61,6 +62,32 @@ class Kind(IntEnum):
     MESSAGES = 13
     """``[13, to, from, 0, count, packed]``: so many MESSAGEs of one process to another, without name or ref, in their
     order; packed holds ``topic, payloads`` of each, one after the other. See ``unfold``."""
+
+    FORWARD = 14
+    """``[14, to, from, 0, passed, origin, number, envelope]``: for a process that has moved. The envelope was sent on
+    node origin (empty: on the one it comes from) under this number; passed are the nodes that forwarded it. This kind
+    and those that follow are between nodes about the process ``to``, and go to wherever it is, not to where its PID
+    says it was born. See ``node.moving``."""
+    FLUSH = 15
+    """``[15, to, node, number, passed]``"""
+    FLUSHED = 16
+    """``[16, to, node, number]``"""
+    LINK_FLUSH = 17
+    """``[17, to, b"", number, passed]``"""
+    LINK_FLUSHED = 18
+    """``[18, to, b"", number]``"""
+    MOVE_ASK = 19
+    """``[19, to, b"", attempt, what]``; what says what is to come, see ``node.moving.wire``."""
+    MOVE_RESERVED = 20
+    """``[20, to, b"", attempt]``"""
+    MOVE_REFUSED = 21
+    """``[21, to, b"", attempt, reason]``"""
+    MOVE_STATE = 22
+    """``[22, to, b"", attempt, chunk, of, bytes]``: the state of the process, in so many chunks, counted from 0."""
+    WATCH = 23
+    """``[23, to, watcher, number, watch, passed]``: the watcher is to hear of the end; watch is a ``Watch``."""
+    WATCHED = 24
+    """``[24, to, watcher, number, watch, alive]``: the answer, under the number of the question."""
 
 
 class Status(IntEnum):

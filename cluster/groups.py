@@ -15,14 +15,21 @@ Views of all nodes agree once every node has heard the last word of every other:
            a digest that is further on    -> Ask
            a question                     -> SendState
 
+A member that moves to another node is a member *apart*: as soon as it is frozen, and for the rest of its time in this
+scope. Whoever broadcasts sends it the message itself, by its PID, on the way all messages for it take. Until a node
+has heard that, the member's node spreads to it as before: each broadcast says what its sender had heard, so that it is
+one or the other. So it matters little who announces the member. The node it came to does so at once; the one it left
+goes on for a moment, lest a third hear of the end first. A member that several nodes announce is one.
+
 A *generation* orders the lives of a scope on one node: it begins with the node's incarnation, which a node that
 registers anew under another lease keeps, as its processes live on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeAlias
 
 GENERATION_BITS = 20
@@ -30,6 +37,9 @@ GENERATION_BITS = 20
 
 Counts: TypeAlias = dict[str, dict[str, int]]
 """By group and PID, how often the process has joined."""
+
+
+NOBODY: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
 def generation(incarnation: int, life: int) -> int:
@@ -43,6 +53,8 @@ class Change:
     group: str
     pid: str
     count: int
+    apart: bool = False
+    """Whoever broadcasts sends it the message itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,33 @@ class View:
     generation: int
     seq: int = 0
     counts: Counts = field(default_factory=dict)
+    apart: dict[str, set[str]] = field(default_factory=dict)
+    """By group, the members to which broadcasts are sent apart."""
+
+    def put(self, change: Change) -> None:
+        group, pid = change.group, change.pid
+        members, apart = self.counts.setdefault(group, {}), self.apart.setdefault(group, set())
+        apart.discard(pid)
+        if change.count > 0:
+            members[pid] = change.count
+            if change.apart:
+                apart.add(pid)
+        else:
+            members.pop(pid, None)
+        if not members:
+            del self.counts[group]
+        if not apart:
+            del self.apart[group]
+
+    def count(self, group: str, pid: str) -> int:
+        return self.counts.get(group, {}).get(pid, 0)
+
+    def spreads_to(self, group: str, pid: str) -> bool:
+        """Whether the node passes on to this member what is sent to it for all."""
+        return pid in self.counts.get(group, ()) and pid not in self.apart.get(group, ())
+
+    def spreads(self, group: str) -> bool:
+        return len(self.counts.get(group, ())) > len(self.apart.get(group, ()))
 
 
 class NotMember(ValueError):
@@ -99,6 +138,10 @@ class GroupsCore:
         self._node = node
         self._own = View(generation)
         self._by_pid: dict[str, dict[str, int]] = {}
+        self._since: dict[str, int] = {}
+        """Own members that are apart, and the number of the change that said so; 0: they were from the start."""
+        self._former: set[str] = set()
+        """Own members that live elsewhere by now."""
         self._peers: dict[str, int] = {}
         self._views: dict[str, View] = {}
         self._asked: set[str] = set()
@@ -111,17 +154,17 @@ class GroupsCore:
 
     def members(self, group: str) -> list[str]:
         """The PIDs in the group, on all nodes, each once."""
-        return sorted(pid for view in self._all() for pid in view.counts.get(group, ()))
+        return sorted({pid for view in self._all() for pid in view.counts.get(group, ())})
 
     def local_members(self, group: str) -> list[str]:
-        return sorted(self._own.counts.get(group, ()))
+        return sorted(pid for pid in self._own.counts.get(group, ()) if pid not in self._former)
 
     def groups(self) -> list[str]:
         """The groups that have a member somewhere."""
         return sorted({group for view in self._all() for group in view.counts})
 
     def local_groups(self) -> list[str]:
-        return sorted(self._own.counts)
+        return sorted(group for group, pids in self._own.counts.items() if not self._former.issuperset(pids))
 
     def nodes_with(self, group: str) -> list[str]:
         """The other nodes on which the group has members."""
@@ -129,7 +172,33 @@ class GroupsCore:
 
     def size(self, group: str) -> int:
         """Memberships of the group, each time a process joined."""
-        return sum(sum(view.counts.get(group, {}).values()) for view in self._all())
+        largest: dict[str, int] = {}
+        for view in self._all():
+            for pid, times in view.counts.get(group, {}).items():
+                largest[pid] = max(times, largest.get(pid, 0))
+        return sum(largest.values())
+
+    # -- whom a broadcast reaches
+
+    def spreading(self, group: str) -> list[tuple[str, int]]:
+        """The other nodes that spread a broadcast among their members, and how far this node has heard them."""
+        return sorted((node, view.seq) for node, view in self._views.items() if view.spreads(group))
+
+    def together(self, group: str) -> list[str]:
+        """The members of this node that get what its own processes send to all."""
+        own = self._own
+        return sorted(pid for pid in own.counts.get(group, ()) if own.spreads_to(group, pid))
+
+    def apart(self, group: str) -> list[str]:
+        """The members, of any node, that no node spreads to."""
+        views = self._all()
+        pids = {pid for view in views for pid in view.apart.get(group, ())}
+        return sorted(pid for pid in pids if not any(view.spreads_to(group, pid) for view in views))
+
+    def receivers(self, group: str, heard: int) -> list[str]:
+        """The members of this node that get a broadcast from a node that has heard this one so far."""
+        own = self._own.counts.get(group, ())
+        return sorted(pid for pid in own if pid not in self._since or heard < self._since[pid])
 
     # -- what processes of this node do
 
@@ -153,7 +222,47 @@ class GroupsCore:
         return self._set_local(pid, counts)
 
     def process_ended(self, pid: str) -> list[Action]:
-        return self._set_local(pid, dict.fromkeys(self._by_pid.get(pid, ()), 0))
+        actions = self._set_local(pid, dict.fromkeys(self._by_pid.get(pid, ()), 0))
+        self._since.pop(pid, None)
+        self._former.discard(pid)
+        return actions
+
+    # -- processes that move
+
+    def memberships(self, pid: str) -> dict[str, int]:
+        """By group, how often the process has joined."""
+        return dict(self._by_pid.get(pid, {}))
+
+    def set_apart(self, pid: str) -> list[Action]:
+        """The process is frozen, and may live elsewhere from now on."""
+        counts = self._by_pid.get(pid, {})
+        if not counts or pid in self._since:
+            return []
+        self._since[pid] = self._own.seq + 1
+        return self._change([Change(group, pid, times, apart=True) for group, times in counts.items()])
+
+    def arrived(self, pid: str, counts: Mapping[str, int]) -> list[Action]:
+        """The process lives here now, with these memberships. Of one that comes back something may be left."""
+        self._former.discard(pid)
+        self._since.setdefault(pid, 0)
+        return self._set_local(pid, {**dict.fromkeys(self._by_pid.get(pid, ()), 0), **counts})
+
+    def departed(self, pid: str) -> bool:
+        """The process lives elsewhere; whether it is announced here, until ``forget``."""
+        if pid not in self._by_pid:
+            self._since.pop(pid, None)
+            return False
+        self._former.add(pid)
+        return True
+
+    def is_handed_over(self, pid: str) -> bool:
+        """Whether another node announces one that departed from here, as far as this node has heard."""
+        groups = self._by_pid.get(pid, ())
+        return pid not in self._former or any(view.count(g, pid) for view in self._views.values() for g in groups)
+
+    def forget(self, pid: str) -> list[Action]:
+        """Announce a process no more that departed."""
+        return self.process_ended(pid) if pid in self._former else []
 
     # -- what happens to peers, and what they say
 
@@ -168,7 +277,7 @@ class GroupsCore:
         self._peers.pop(node, None)
         self._asked.discard(node)
         view = self._views.pop(node, None)
-        return _differences(view.counts, {}) if view is not None else []
+        return self._differences(view, View(0)) if view is not None else []
 
     def changed(self, node: str, generation: int, seq: int, changes: Iterable[Change]) -> list[Action]:
         """A peer announced changes under its number ``seq``."""
@@ -178,17 +287,25 @@ class GroupsCore:
         if view is None or view.generation < generation:
             if seq != 1:
                 return self._ask(node)
-            view = View(generation)
-            _apply(view.counts, changes)
-            return self.state(node, generation, 1, view.counts)
+            fresh = View(generation)
+            for change in changes:
+                fresh.put(change)
+            return self.state(node, generation, 1, fresh.counts, fresh.apart)
         if view.generation > generation or seq <= view.seq:
             return []
         if seq != view.seq + 1:
             return self._ask(node)
         view.seq = seq
-        return _apply(view.counts, changes)
+        return self._apply(view, changes)
 
-    def state(self, node: str, generation: int, seq: int, counts: Mapping[str, Mapping[str, int]]) -> list[Action]:
+    def state(
+        self,
+        node: str,
+        generation: int,
+        seq: int,
+        counts: Mapping[str, Mapping[str, int]],
+        apart: Mapping[str, Collection[str]] = NOBODY,
+    ) -> list[Action]:
         """A peer told everything it has at its number ``seq``."""
         if not self._is_of(node, generation):
             return []
@@ -197,7 +314,7 @@ class GroupsCore:
         if view is not None and (view.generation, view.seq) >= (generation, seq):
             return []
         copied = {group: dict(members) for group, members in counts.items() if members}
-        return self._replace(node, View(generation, seq, copied))
+        return self._replace(node, View(generation, seq, copied, {group: set(pids) for group, pids in apart.items()}))
 
     def digest(self, node: str, generation: int, seq: int) -> list[Action]:
         """A peer told how far it is. Asked for at each digest anew: the answer to an earlier question may be lost."""
@@ -216,21 +333,24 @@ class GroupsCore:
 
     def _set_local(self, pid: str, counts: Mapping[str, int]) -> list[Action]:
         before = self._by_pid.get(pid, {})
-        changes = tuple(Change(group, pid, now) for group, now in counts.items() if before.get(group, 0) != now)
-        if not changes:
+        changed = {group: now for group, now in counts.items() if before.get(group, 0) != now}
+        if not changed:
             return []
         kept = {group: times for group, times in counts.items() if times}
         if kept:
             self._by_pid[pid] = kept
         else:
             self._by_pid.pop(pid, None)
+        return self._change([Change(group, pid, now, pid in self._since) for group, now in changed.items()])
+
+    def _change(self, changes: list[Change]) -> list[Action]:
         self._own.seq += 1
-        return [Announce(self._own.seq, changes), *_apply(self._own.counts, changes)]
+        return [Announce(self._own.seq, tuple(changes)), *self._apply(self._own, changes)]
 
     def _replace(self, node: str, view: View) -> list[Action]:
-        before = self._views.get(node)
+        before = self._views.get(node, View(0))
         self._views[node] = view
-        return _differences(before.counts if before is not None else {}, view.counts)
+        return self._differences(before, view)
 
     def _is_of(self, node: str, generation: int) -> bool:
         """Whether this is of the life of the node that is registered now."""
@@ -242,31 +362,35 @@ class GroupsCore:
         self._asked.add(node)
         return [Ask(node)]
 
+    # -- what is told: the most any one node announces, so that a member two nodes announce is one
 
-def _apply(counts: Counts, changes: Iterable[Change]) -> list[Action]:
-    """Make the changes; what to tell of them. Its time does not grow with the members there are."""
-    told: list[Action] = []
-    for change in changes:
-        members = counts.setdefault(change.group, {})
-        more = change.count - members.get(change.pid, 0)
-        if change.count > 0:
-            members[change.pid] = change.count
-        else:
-            members.pop(change.pid, None)
-            if not members:
-                del counts[change.group]
-        if more:
-            told.append(Tell(more > 0, change.group, (change.pid,) * abs(more)))
-    return told
+    def _apply(self, view: View, changes: Iterable[Change]) -> list[Action]:
+        """Make the changes; what to tell of them. Its time does not grow with the members there are."""
+        told: list[Action] = []
+        for change in changes:
+            elsewhere = self._elsewhere(view, change.group, change.pid)
+            before = max(elsewhere, view.count(change.group, change.pid))
+            view.put(change)
+            more = max(elsewhere, change.count) - before
+            if more:
+                told.append(Tell(more > 0, change.group, (change.pid,) * abs(more)))
+        return told
 
+    def _differences(self, before: View, after: View) -> list[Action]:
+        """What to tell, group by group: first who left."""
+        told: list[Action] = []
+        for group in sorted({*before.counts, *after.counts}):
+            for joined, more, fewer in ((False, before, after), (True, after, before)):
+                gaps = [(pid, self._gap(group, pid, more, fewer, after)) for pid in sorted(more.counts.get(group, ()))]
+                pids = [pid for pid, gap in gaps for _ in range(gap)]
+                if pids:
+                    told.append(Tell(joined, group, tuple(pids)))
+        return told
 
-def _differences(before: Counts, after: Counts) -> list[Action]:
-    """What to tell, group by group: first who left."""
-    told: list[Action] = []
-    for group in sorted({*before, *after}):
-        was, now = before.get(group, {}), after.get(group, {})
-        for joined, more, fewer in ((False, was, now), (True, now, was)):
-            pids = [pid for pid in sorted(more) for _ in range(more[pid] - fewer.get(pid, 0))]
-            if pids:
-                told.append(Tell(joined, group, tuple(pids)))
-    return told
+    def _gap(self, group: str, pid: str, more: View, fewer: View, present: View) -> int:
+        elsewhere = self._elsewhere(present, group, pid)
+        return max(elsewhere, more.count(group, pid)) - max(elsewhere, fewer.count(group, pid))
+
+    def _elsewhere(self, view: View, group: str, pid: str) -> int:
+        """How often the process is a member as the other views have it."""
+        return max((other.count(group, pid) for other in self._all() if other is not view), default=0)

@@ -116,6 +116,18 @@ class Keys:
         return f"{self.services}{service}/{replica}.state"
 
     @property
+    def heirs(self) -> str:
+        return f"{self.prefix}heirs/"
+
+    def heir(self, service: str, replica: int) -> str:
+        """L of the owner. The node that is to take the replica over; fences the owner's process from then on."""
+        return f"{self.heirs}{service}/{replica}"
+
+    def heir_begun(self, service: str, replica: int) -> str:
+        """L of the heir. It starts its process, which this fences until it has the claim."""
+        return f"{self.heirs}{service}/{replica}.begun"
+
+    @property
     def avoids(self) -> str:
         return f"{self.prefix}avoid/"
 

@@ -45,6 +45,10 @@ ROOM_PAUSE = 0.005
 REFUSABLE = frozenset({Kind.MESSAGE, Kind.MESSAGES, Kind.SPAWN, Kind.CALL, Kind.RETURN})
 """What a full link may refuse: its sender is told at once, or it is a dead letter. All else somebody waits for."""
 
+FORWARD = int(Kind.FORWARD)
+WRAPPING = 4096
+"""Bytes of a FORWARD beside the envelope in it."""
+
 Received: TypeAlias = Callable[[str, list[Envelope]], None]
 Down: TypeAlias = Callable[[str, str], None]
 Congestion: TypeAlias = Callable[[str, bool], None]
@@ -215,12 +219,24 @@ class Links:
         peer = self._peers.get(node)
         if peer is None or not self._sending:
             raise self._refusal(node)
-        peer.core.send(pack(envelope, self._max_message), envelope[0] in REFUSABLE)
+        kind = envelope[0]
+        # a message of the largest size may be passed on as well
+        packed = pack(envelope, self._max_message if kind != FORWARD else self._max_message + WRAPPING)
+        peer.core.send(packed, kind in REFUSABLE)
         if not peer.dirty:
             self._mark(peer)
         if not peer.congested and peer.core.congested:
             peer.congested = True
             self._congestion.tell(node, True)
+
+    def is_open(self, node: str) -> bool:
+        """Whether what is sent to ``node`` now is on its way: both are registered."""
+        peer = self._peers.get(node)
+        return self._sending and peer is not None and peer.core.peer_epoch != 0
+
+    def open_nodes(self) -> frozenset[str]:
+        """The nodes with an open link."""
+        return frozenset(node for node in self._peers if self.is_open(node))
 
     def _mark(self, peer: _Peer) -> None:
         """The peer has something to publish, at the end of this turn of the loop."""

@@ -16,8 +16,8 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import structlog
@@ -27,6 +27,8 @@ from cluster.errors import LockTaken, OutcomeUnknown, Unavailable
 from cluster.etcd import Batch, Etcd, KeyValue, PrefixWatch
 from cluster.handlers import Handlers
 from cluster.keys import Keys
+from cluster.migration.belongings import CannotMove
+from cluster.migration.items import Holding
 from cluster.tasks import Tasks
 
 log = structlog.get_logger("wippy.locks")
@@ -64,6 +66,7 @@ class Locks:
 
     def __init__(self, etcd: Etcd, watch: PrefixWatch, keys: Keys, tasks: Tasks) -> None:
         self._etcd = etcd
+        self._watch = watch
         self._keys = keys
         self._tasks = tasks
         self._seen: dict[str, Lock] = {}
@@ -71,7 +74,12 @@ class Locks:
         self._by_pid: dict[bytes, dict[str, Lock]] = {}
         self._attempts: dict[str, bytes] = {}
         self._leases: set[int] = set()
-        self._returning: set[int] = set()
+        self._returning: set[tuple[str, int]] = set()
+        """By name and token: locks that moved with one process have one token."""
+        self._leaving: dict[bytes, dict[str, Lock]] = {}
+        """What processes hold that are frozen to move: nobody here acts under it or loses it."""
+        self._coming: set[str] = set()
+        """Attempts of the locks of processes that may be about to run here."""
         self._lost: Handlers[Lock] = Handlers("lost lock")
         watch.subscribe(keys.locks, self._apply)
 
@@ -108,12 +116,13 @@ class Locks:
         nothing was acquired, OutcomeUnknown when etcd did not say: then it is given back should it turn up.
         """
         _check(name)
+        self._check_stays(pid)
         self._check_room(name, pid)
-        attempt, holder = secrets.token_hex(8), pid.decode("utf-8", "surrogateescape")
+        attempt, holder = secrets.token_hex(8), _text(pid)
         self._attempts[attempt] = pid
         self._leases.add(lease)
         try:
-            value = json.dumps({"pid": holder, "attempt": attempt}).encode()
+            value = _value(holder, attempt)
             holding = await owned.create(self._etcd, self._keys.lock(name), value, lease)
             if holding.kv.value != value:
                 raise LockTaken(name, _read(name, holding.kv).pid)
@@ -132,22 +141,24 @@ class Locks:
         From the call on the process holds it no more. Raises Unavailable or OutcomeUnknown when etcd did not take
         it yet: it is given back as soon as etcd does.
         """
+        self._check_stays(pid)
         lock = self._let_go(name, pid)
         if lock is None:
             return False
-        self._returning.add(lock.token)
+        self._returning.add((lock.name, lock.token))
         answered = False
         try:
             deletion = await owned.delete(self._etcd, self._keys.lock(name), lock.token)
             answered = True
             return deletion.done
         finally:
-            self._returning.discard(lock.token)
+            self._returning.discard((lock.name, lock.token))
             if not answered:
                 self._give_back(lock)
 
     def process_ended(self, pid: bytes) -> None:
-        """The process is gone: what it holds, and what it was about to hold, is given back."""
+        """The process is gone: what it holds, and what it was about to hold, is given back. But what is frozen to move
+        can't end, and keeps its locks wherever it goes on."""
         for attempt in [attempt for attempt, by in self._attempts.items() if by == pid]:
             del self._attempts[attempt]
         for lock in self.of(pid):
@@ -197,8 +208,8 @@ class Locks:
         self._lost.tell(lock)
 
     def _give_back(self, lock: Lock) -> None:
-        if lock.token not in self._returning and lock.lease in self._leases:
-            self._returning.add(lock.token)
+        if (lock.name, lock.token) not in self._returning and lock.lease in self._leases:
+            self._returning.add((lock.name, lock.token))
             self._tasks.start(self._return(lock), f"give back lock {lock.name}")
 
     async def _return(self, lock: Lock) -> None:
@@ -214,7 +225,7 @@ class Locks:
                         return
                     await asyncio.sleep(1.0)
         finally:
-            self._returning.discard(lock.token)
+            self._returning.discard((lock.name, lock.token))
 
     # -- the watched copy
 
@@ -239,21 +250,118 @@ class Locks:
 
     def _sweep(self, lock: Lock | None) -> None:
         """Give back a key that this node made and nobody here holds or waits for."""
-        if lock is None or lock.lease not in self._leases or lock.attempt in self._attempts:
+        if lock is None or lock.lease not in self._leases:
+            return
+        if lock.attempt in self._attempts or lock.attempt in self._coming or self._is_leaving(lock):
             return
         own = self._own.get(lock.name)
         if own is None or own.token < lock.token:
             self._give_back(lock)
 
+    # -- processes that move (see cluster.migration.belongings)
+
+    def check(self, pid: str) -> None:
+        """Raises CannotMove when it has lost a lock: it is about to be ended for that."""
+        self._check_sound(_raw(pid))
+
+    def pack(self, pid: str) -> Sequence[Holding]:
+        """Its locks. While it is frozen the node guards it no more: it does nothing, and is not to be ended for a lease
+        its locks may not be on by now."""
+        raw = _raw(pid)
+        self._check_sound(raw)
+        if raw in self._attempts.values():
+            raise CannotMove("it is acquiring a lock; move it again when that is done")
+        locks = self._by_pid.pop(raw, {})
+        self._leaving[raw] = locks
+        for lock in locks.values():
+            del self._own[lock.name]
+        return [Holding(self._keys.lock(lock.name), _value(pid, lock.attempt), lock.token) for lock in locks.values()]
+
+    def _check_sound(self, pid: bytes) -> None:
+        for lock in self.of(pid):
+            if self._own.get(lock.name) != lock:
+                raise CannotMove(f"it has lost lock {lock.name!r} and is being ended for that")
+
+    def _check_stays(self, pid: bytes) -> None:
+        if pid in self._leaving:
+            raise Unavailable(f"process {_text(pid)} is moving to another node; try again in a moment")
+
+    def _is_leaving(self, lock: Lock) -> bool:
+        return lock.name in self._leaving.get(_raw(lock.pid), ())
+
+    def stays(self, pid: str) -> None:
+        """What it has lost meanwhile it loses now."""
+        raw = _raw(pid)
+        for lock in self._leaving.pop(raw, {}).values():
+            self._settle(raw, lock)
+
+    def left(self, pid: str) -> None:
+        """Its keys are on the target's lease, also where the watch does not show it yet."""
+        self._leaving.pop(_raw(pid), None)
+
+    def refusal(self, pid: str, keys: Sequence[str]) -> str:
+        more = sum(key.startswith(self._keys.locks) for key in keys)
+        if more and len(self._own) + len(self._coming) + more > MAX_OWN:
+            return f"its processes would hold more than {MAX_OWN} locks, its limit"
+        return ""
+
+    def adapt(self, pid: str, holdings: Sequence[Holding]) -> Sequence[Holding]:
+        """The attempt that made a key stays the one that recognises it."""
+        return holdings
+
+    def expect(self, pid: str, holdings: Sequence[Holding]) -> None:
+        self._coming.update(lock.attempt for lock in self._locks_in(holdings))
+
+    def arrived(self, pid: str, holdings: Sequence[Holding], revision: int, lease: int) -> None:
+        """From now on it holds its locks here, under a new token: the revision of the commit."""
+        self._leases.add(lease)
+        for lock in self._locks_in(holdings):
+            self._coming.discard(lock.attempt)
+            self._settle(_raw(pid), replace(lock, token=revision, lease=lease))
+
+    def lost(self, pid: str, holdings: Sequence[Holding]) -> None:
+        for lock in self._locks_in(holdings):
+            self._coming.discard(lock.attempt)
+            self._sweep(self._seen.get(lock.name))
+
+    def _settle(self, pid: bytes, lock: Lock) -> None:
+        """The process holds the lock, unless it is known to be lost."""
+        self._hold(pid, lock)
+        if lock.lease in self._leases:
+            self._check_own(lock.name, self._watch.applied)
+        else:
+            self._lose(lock)
+
+    def _locks_in(self, holdings: Sequence[Holding]) -> list[Lock]:
+        """The locks among the keys, as they were where the process comes from."""
+        own = [held for held in holdings if held.key.startswith(self._keys.locks)]
+        return [_read_lock(held.key.removeprefix(self._keys.locks), held.value, held.revision, 0) for held in own]
+
+
+def _raw(pid: str) -> bytes:
+    return pid.encode("utf-8", "surrogateescape")
+
+
+def _text(pid: bytes) -> str:
+    return pid.decode("utf-8", "surrogateescape")
+
+
+def _value(pid: str, attempt: str) -> bytes:
+    return json.dumps({"pid": pid, "attempt": attempt}).encode()
+
 
 def _read(name: str, kv: KeyValue) -> Lock:
+    return _read_lock(name, kv.value, kv.mod_revision, kv.lease)
+
+
+def _read_lock(name: str, value: bytes, token: int, lease: int) -> Lock:
     """The lock in a key. One that says nothing of the kind is held all the same: by what stands there."""
     try:
-        fields = json.loads(kv.value)
+        fields = json.loads(value)
         pid, attempt = str(fields["pid"]), str(fields["attempt"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        pid, attempt = kv.value.decode("utf-8", "backslashreplace")[:200], ""
-    return Lock(name, pid, kv.mod_revision, kv.lease, attempt)
+        pid, attempt = value.decode("utf-8", "backslashreplace")[:200], ""
+    return Lock(name, pid, token, lease, attempt)
 
 
 def _check(name: str) -> None:

@@ -15,23 +15,26 @@ When a lease ends its names are gone; ``on_revoked`` tells the node whose proces
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import structlog
 
 from cluster import owned
-from cluster.errors import BadPid, CallTimeout, NameTaken, OutcomeUnknown, Unavailable
-from cluster.etcd import Batch, Etcd, PrefixWatch
+from cluster.errors import NameTaken, Unavailable
+from cluster.etcd import Batch, Etcd, KeyValue, PrefixWatch
 from cluster.handlers import Handlers
 from cluster.keys import Keys
-from cluster.pid import Pid, is_pid
+from cluster.migration.belongings import CannotMove
+from cluster.migration.items import Holding
+from cluster.nametable import NameChange, NameTable, name_value, read_value
+from cluster.nametable import Registered as Registered
+from cluster.nametable import Scope as Scope
+from cluster.pid import is_pid
 from cluster.pursuit import Pursuits, Wanted
+from cluster.releases import Releases
 from cluster.tasks import Tasks
 
 log = structlog.get_logger("wippy.names")
@@ -42,35 +45,9 @@ MAX_NAME = 255
 MAX_OWN = 20_000
 """Most cluster names of one node: they all end in one revision when its lease does."""
 
-RELEASE_WITHIN = 60.0
-"""Seconds in which the names of an ended process are freed, or left to the end of the lease."""
-RELEASE_PAUSE = 1.0
-
 FREE_WITHIN = 1.0
 """Seconds the end of an EVENTUAL name waits for etcd; after that it is freed behind the scenes."""
 
-
-class Scope(IntEnum):
-    """How far a name is known, as Lua counts them."""
-
-    LOCAL = 0
-    EVENTUAL = 1
-    CONSISTENT = 2
-    STRONG = 3
-
-
-@dataclass(frozen=True)
-class Registered:
-    """Who has a name. ``revision`` is 0 for a LOCAL one, and for an EVENTUAL one that only this node knows yet."""
-
-    pid: str
-    revision: int
-    scope: Scope
-    lease: int = 0
-
-
-NameChange: TypeAlias = Callable[[str, str | None, int], None]
-"""``handler(name, pid, revision)``: what a look-up says from now on; None = nobody."""
 
 Revoked: TypeAlias = Callable[[str, str], None]
 """``handler(name, pid)``: a process of this node has lost a cluster name it did not give back."""
@@ -100,7 +77,6 @@ class Names:
         etcd: Etcd,
         watch: PrefixWatch,
         keys: Keys,
-        node: str,
         tasks: Tasks,
         lease: Callable[[], int],
         everywhere: Everywhere,
@@ -108,30 +84,34 @@ class Names:
         self._etcd = etcd
         self._watch = watch
         self._keys = keys
-        self._node = node
-        self._own_pids = f"{{{node}@"
-        self._local: dict[str, Registered] = {}
-        self._cluster: dict[str, Registered] = {}
-        self._wishes: dict[str, Registered] = {}
-        self._by_pid: dict[str, set[str]] = {}
+        self._table = NameTable()
+        self._cluster, self._wishes, self._local = self._table.cluster, self._table.wishes, self._table.local
         self._own: set[str] = set()
-        self._giving_back: Counter[str] = Counter()
         self._registering: Counter[str] = Counter()
         self._asking: Counter[str] = Counter()
-        self._leaving: Counter[tuple[str, int]] = Counter()
         self._granted: dict[str, int] = {}
+        self._unshown: dict[str, str] = {}
+        """Names that are granted, and the copy here does not show it yet; with the process."""
         self._lease = lease
+        self._leases: set[int] = set()
+        """Those this node has had, and has put names on."""
         self._ended: set[str] = set()
-        self._changed: Handlers[str, str | None, int] = Handlers("change of a name")
+        self._leaving: dict[str, list[str]] = {}
+        """Processes that are frozen to move; with the names they have lost since."""
+        self._coming: dict[str, str] = {}
+        """Names of processes that may be about to run here; with the process."""
+        self._ahead: dict[str, int] = {}
+        """Names of processes that came, where the watch is not that far; with the revision."""
         self._revoked: Handlers[str, str] = Handlers("revoked name")
         self._tasks = tasks
         self._everywhere = everywhere
+        self._releases = Releases(etcd, watch, keys, tasks, self._shows)
         self._pursuits = Pursuits(etcd, watch, tasks, lease, self._is_missing, self._refused)
         watch.subscribe(keys.names, self._apply)
 
     def on_change(self, handler: NameChange) -> None:
         """Call ``handler`` whenever the answer of ``lookup`` for a name changes, on the loop."""
-        self._changed.add(handler)
+        self._table.changed.add(handler)
 
     def on_revoked(self, handler: Revoked) -> None:
         """Call ``handler`` for each cluster name that a process of this node lost."""
@@ -139,15 +119,15 @@ class Names:
 
     def lookup(self, name: str) -> Registered | None:
         """Who has ``name``: the cluster's answer, else this node's."""
-        return self._cluster.get(name) or self._wishes.get(name) or self._local.get(name)
+        return self._table.lookup(name)
 
     def names_of(self, pid: str) -> list[str]:
         """The names of a process, as this node sees them."""
-        return sorted(self._by_pid.get(pid, ()))
+        return self._table.names_of(pid)
 
     def all(self) -> list[tuple[str, Registered]]:
         """Every name, cluster names first, by name."""
-        return [*sorted({**self._wishes, **self._cluster}.items()), *sorted(self._local.items())]
+        return self._table.all()
 
     async def register(self, name: str, pid: str, scope: Scope, lease: int = 0, timeout: float = 5.0) -> Registered:
         """Give ``name`` to ``pid``; giving it again to the same process is no change.
@@ -158,6 +138,7 @@ class Names:
         time; STRONG, not every node showed it in time and it was given back.
         """
         _check(name)
+        self._check_stays(pid)
         match scope:
             case Scope.LOCAL:
                 return self._register_local(name, pid)
@@ -168,6 +149,7 @@ class Names:
 
     async def unregister(self, name: str, pid: str, scope: Scope) -> bool:
         """Take ``name`` back from ``pid``; False when the process does not have it. Raises as ``register``."""
+        self._check_stays(pid)
         match scope:
             case Scope.LOCAL:
                 return self._unregister_local(name, pid)
@@ -178,15 +160,20 @@ class Names:
                 return held is not None and held.scope is scope and await self._unregister_cluster(name, pid)
 
     async def release(self, pid: str) -> None:
-        """The process ended: free all its names. What etcd does not take within a minute ends with the lease."""
+        """The process ended: free all its names. What etcd does not take within a minute ends with the lease.
+
+        Nothing is freed that its process holds elsewhere, or is on its way with: what is frozen can't end.
+        """
+        if pid in self._leaving:
+            return
         if self._registering[pid]:
             self._ended.add(pid)
         for name in self.names_of(pid):
             self._unregister_local(name, pid)
             self._drop_wish(name, pid)
             held = self._held(name, pid)
-            if held is not None:
-                await self._release_cluster(name, held)
+            if held is not None and self._is_ours(held.lease) and self._coming.get(name) != pid:
+                await self._releases.free(name, held)
 
     def lease_lost(self, lease: int) -> None:
         """The lease is over for certain: its names are nobody's, before the watch says so."""
@@ -204,14 +191,14 @@ class Names:
         if present is not None and present.pid != pid:
             raise NameTaken(name, present.pid)
         if present is None:
-            self._update(name, self._local, Registered(pid, 0, Scope.LOCAL))
+            self._table.put(self._local, name, Registered(pid, 0, Scope.LOCAL))
         return self._local[name]
 
     def _unregister_local(self, name: str, pid: str) -> bool:
         present = self._local.get(name)
         if present is None or present.pid != pid:
             return False
-        self._update(name, self._local, None)
+        self._table.put(self._local, name, None)
         return True
 
     # -- names of scope EVENTUAL
@@ -224,7 +211,7 @@ class Names:
         if wish is None and (present is None or present.scope is Scope.EVENTUAL):
             self._check_room(name)
             wish = Registered(pid, 0, Scope.EVENTUAL)
-            self._update(name, self._wishes, wish)
+            self._table.put(self._wishes, name, wish)
             self._pursue(name, pid)
         return self._cluster.get(name) or wish or Registered(pid, 0, Scope.EVENTUAL)
 
@@ -234,41 +221,49 @@ class Names:
         is_dropped = self._drop_wish(name, pid)
         if held is None or held.scope is not Scope.EVENTUAL:
             return is_dropped
-        await asyncio.wait({self._start_release(name, held)}, timeout=FREE_WITHIN)
+        await asyncio.wait({self._releases.start(name, held)}, timeout=FREE_WITHIN)
         return True
 
     def _drop_wish(self, name: str, pid: str) -> bool:
         wish = self._wishes.get(name)
         if wish is None or wish.pid != pid:
             return False
-        self._update(name, self._wishes, None)
+        self._table.put(self._wishes, name, None)
         return True
 
     def _pursue(self, name: str, pid: str) -> None:
-        self._pursuits.begin(Wanted(name, self._keys.name(name), _value(pid, Scope.EVENTUAL)))
+        if pid in self._leaving:
+            return
+        self._pursuits.begin(Wanted(name, self._keys.name(name), name_value(pid, Scope.EVENTUAL)))
 
     def _is_missing(self, wanted: Wanted) -> bool:
         """Whether the wish stands and the cluster does not show it."""
         seen = self._cluster.get(wanted.name)
-        return self._is_wanted(wanted) and (seen is None or seen.pid != self._wishes[wanted.name].pid)
+        if not self._is_wanted(wanted):
+            return False
+        pid = self._wishes[wanted.name].pid
+        return pid not in self._leaving and (seen is None or seen.pid != pid)
 
     def _is_wanted(self, wanted: Wanted) -> bool:
         wish = self._wishes.get(wanted.name)
-        return wish is not None and _value(wish.pid, Scope.EVENTUAL) == wanted.value
+        return wish is not None and name_value(wish.pid, Scope.EVENTUAL) == wanted.value
 
-    def _refused(self, wanted: Wanted, found: bytes) -> None:
+    def _refused(self, wanted: Wanted, found: KeyValue) -> None:
         """Somebody else has the name; or the process itself, in another scope."""
         wish = self._wishes.get(wanted.name)
-        if wish is None or not self._is_wanted(wanted) or self._is_left_over(wanted.name, *_read_value(found)):
+        held = _registered(found)
+        if wish is None or not self._is_wanted(wanted) or self._is_left_over(wanted.name, held):
             return
         self._drop_wish(wanted.name, wish.pid)
-        if _read_value(found)[0] != wish.pid:
+        if held.pid != wish.pid:
             self._revoke(wanted.name, wish.pid)
 
-    def _is_left_over(self, name: str, pid: str, scope: Scope) -> bool:
+    def _is_left_over(self, name: str, held: Registered) -> bool:
         """Whether a key was made for a process of this node that gave the name back before it was there."""
+        if held.scope is not Scope.EVENTUAL or not self._is_ours(held.lease) or self._coming.get(name) == held.pid:
+            return False
         wish = self._wishes.get(name)
-        return scope is Scope.EVENTUAL and self._is_own(pid) and (wish is None or wish.pid != pid)
+        return wish is None or wish.pid != held.pid
 
     # -- cluster names
 
@@ -276,12 +271,15 @@ class Names:
         """Always asks etcd: whoever was told that a name is free must be able to take it."""
         self._check_room(name)
         before = self._held(name, pid)
+        self._leases.add(lease)
         self._registering[pid] += 1
         self._asking[name] += 1
         try:
-            holding = await owned.create(self._etcd, self._keys.name(name), _value(pid, scope), lease)
+            holding = await owned.create(self._etcd, self._keys.name(name), name_value(pid, scope), lease)
             if holding.ours:
                 self._granted[name] = holding.token
+                if not self._shows(name, holding.token):
+                    self._unshown[name] = pid
             registered = await self._confirm(name, pid, lease, holding, timeout)
             if scope is Scope.STRONG:
                 await self._acknowledged(name, registered, timeout, give_back=before is None)
@@ -302,9 +300,9 @@ class Names:
         present = self._cluster.get(name)
         if present is None or present.scope is Scope.EVENTUAL or name in self._asking:
             return
-        is_of_now = self._is_own(present.pid) and present.lease == self._lease() != 0
+        is_of_now = present.lease == self._lease() != 0 and self._coming.get(name) != present.pid
         if is_of_now and self._granted.get(name) != present.revision:
-            self._start_release(name, present)
+            self._releases.start(name, present)
 
     def _check_room(self, name: str) -> None:
         if len(self._own) >= MAX_OWN:
@@ -318,69 +316,29 @@ class Names:
             shown = True
         finally:
             if give_back and not shown:
-                self._start_release(name, registered)
+                self._releases.start(name, registered)
 
     async def _confirm(self, name: str, pid: str, lease: int, holding: owned.Holding, timeout: float) -> Registered:
-        holder, scope = _read_value(holding.kv.value)
+        holder, scope = read_value(holding.kv.value)
         if holder != pid:
             raise NameTaken(name, holder)
         if not holding.ours:
             raise Unavailable(f"name {name!r} is still held under this node's former lease; try again when that ended")
-        if (name, holding.token) in self._leaving:
+        if self._releases.is_under_way(name, holding.token):
             raise Unavailable(f"name {name!r} is being given back at this moment; try again")
         try:
             await self._watch.reached(holding.token, timeout)
         finally:
             # release() may have come before the own copy showed the name
             if pid in self._ended:
-                with self._giving(name):
-                    await owned.delete(self._etcd, holding.kv.key, holding.token)
+                await self._releases.delete_unseen(name, holding.token)
         if pid in self._ended:
             raise Unavailable(f"process {pid} ended while it registered {name!r}")
         return Registered(pid, holding.token, scope, lease)
 
     async def _unregister_cluster(self, name: str, pid: str) -> bool:
         present = self._held(name, pid)
-        return present is not None and await self._delete(name, present.revision)
-
-    async def _delete(self, name: str, revision: int) -> bool:
-        with self._giving(name):
-            deletion = await owned.delete(self._etcd, self._keys.name(name), revision)
-            await self._watch.reached(deletion.revision, owned.WITHIN)
-        return deletion.done
-
-    @contextmanager
-    def _giving(self, name: str) -> Iterator[None]:
-        """While it lasts, the end of ``name`` is our own doing and no revocation."""
-        self._giving_back[name] += 1
-        try:
-            yield
-        finally:
-            self._giving_back[name] -= 1
-            if not self._giving_back[name]:
-                del self._giving_back[name]
-
-    def _start_release(self, name: str, registered: Registered) -> asyncio.Task[None]:
-        return self._tasks.start(self._release_cluster(name, registered), f"release name {name}")
-
-    async def _release_cluster(self, name: str, registered: Registered) -> None:
-        """Free a name that is held under this revision, and no other: the process may have got it once more."""
-        deadline = time.monotonic() + RELEASE_WITHIN
-        one = (name, registered.revision)
-        self._leaving[one] += 1
-        try:
-            while self._shows(name, registered.revision):
-                try:
-                    await self._delete(name, registered.revision)
-                except (Unavailable, OutcomeUnknown, CallTimeout) as error:
-                    if time.monotonic() > deadline:
-                        log.error("a name stays until the lease ends", name=name, pid=registered.pid, error=str(error))
-                        return
-                    await asyncio.sleep(RELEASE_PAUSE)
-        finally:
-            self._leaving[one] -= 1
-            if not self._leaving[one]:
-                del self._leaving[one]
+        return present is not None and await self._releases.delete(name, present.revision)
 
     def _shows(self, name: str, revision: int) -> bool:
         present = self._cluster.get(name)
@@ -395,25 +353,36 @@ class Names:
     def _apply(self, batch: Batch) -> None:
         for event in batch.events:
             name = event.kv.key.removeprefix(self._keys.names)
+            if event.kv.mod_revision < self._ahead.get(name, 0):
+                continue
+            self._ahead.pop(name, None)
             if event.deleted:
                 self._set_cluster(name, None)
                 continue
-            pid, scope = _read_value(event.kv.value)
-            registered = Registered(pid, event.kv.mod_revision, scope, event.kv.lease)
-            self._set_cluster(name, registered)
-            if self._is_left_over(name, pid, scope):
-                self._start_release(name, registered)
-            else:
-                self._release_late(name)
+            self._set_cluster(name, _registered(event.kv))
+            self._free_unwanted(name)
+        if batch.relist:  # which is silent about a key that is gone, and that the watch had never seen
+            for name in [name for name, revision in self._ahead.items() if revision <= batch.revision]:
+                del self._ahead[name]
+                self._set_cluster(name, None)
+
+    def _free_unwanted(self, name: str) -> None:
+        """Free a name that stands on the lease of this node, and nobody here wants."""
+        present = self._cluster.get(name)
+        if present is not None and self._is_left_over(name, present):
+            self._releases.start(name, present)
+        else:
+            self._release_late(name)
 
     def _set_cluster(self, name: str, registered: Registered | None) -> None:
         before = self._cluster.get(name)
         if before == registered:
             return
-        self._update(name, self._cluster, registered)
+        self._table.put(self._cluster, name, registered)
+        self._unshown.pop(name, None)
         if before is not None and self._granted.get(name) == before.revision:
             del self._granted[name]
-        if registered is not None and self._is_own(registered.pid):
+        if registered is not None and self._is_ours(registered.lease):
             self._own.add(name)
         else:
             self._own.discard(name)
@@ -421,65 +390,149 @@ class Names:
         if wish is not None and registered is None:
             self._pursue(name, wish.pid)
         elif wish is not None and registered is not None and registered.pid != wish.pid:
-            if self._is_left_over(name, registered.pid, registered.scope):
+            if self._is_left_over(name, registered):
                 return
             self._drop_wish(name, wish.pid)
             self._revoke(name, wish.pid)
         elif wish is None and before is not None and (registered is None or registered.pid != before.pid):
-            self._revoke(name, before.pid)
+            self._lose(name, before)
+
+    def _lose(self, name: str, former: Registered) -> None:
+        if self._is_ours(former.lease):
+            self._revoke(name, former.pid)
 
     def _revoke(self, name: str, pid: str) -> None:
-        """Tell that the process lost the name, if it is of this node and did not give it back."""
-        if self._is_own(pid) and name not in self._giving_back:
-            log.warning("name revoked", name=name, pid=pid)
-            self._revoked.tell(name, pid)
+        """Tell that a process of this node lost the name, if it did not give it back."""
+        if self._releases.is_ending(name) or self._coming.get(name) == pid:
+            return
+        if pid in self._leaving:
+            self._leaving[pid].append(name)
+            return
+        log.warning("name revoked", name=name, pid=pid)
+        self._revoked.tell(name, pid)
 
-    def _update(self, name: str, table: dict[str, Registered], registered: Registered | None) -> None:
-        """Change one table and tell what a look-up says now, if that is something else."""
-        before = self.lookup(name)
-        present = table.pop(name, None)
-        if registered is not None:
-            table[name] = registered
-        for changed in (present, registered):
-            if changed is not None:
-                self._index(name, changed.pid)
-        after = self.lookup(name)
-        if before != after:
-            self._changed.tell(name, after.pid if after else None, after.revision if after else 0)
+    def _is_ours(self, lease: int) -> bool:
+        """Whether this is, or was, the lease of this node: its names are those of the processes that live here, which
+        no PID says of one that has moved."""
+        return lease in self._leases or lease == self._lease() != 0
 
-    def _index(self, name: str, pid: str) -> None:
-        for table in (self._cluster, self._wishes, self._local):
-            present = table.get(name)
-            if present is not None and present.pid == pid:
-                self._by_pid.setdefault(pid, set()).add(name)
-                return
-        names = self._by_pid.get(pid, set())
-        names.discard(name)
-        if not names:
-            self._by_pid.pop(pid, None)
+    # -- processes that move (see cluster.migration.belongings)
 
-    def _is_own(self, pid: str) -> bool:
-        if not pid.startswith(self._own_pids):  # of thousands that end at once nearly all are another's
-            return False
-        try:
-            return Pid.parse(pid).node == self._node
-        except BadPid:
-            return False
+    def check(self, pid: str) -> None:
+        """A process can move with all the names it has; but LOCAL ones stay behind, and end."""
+
+    def pack(self, pid: str) -> Sequence[Holding]:
+        """Its cluster names."""
+        if self._registering[pid] or self._is_unshown(pid):
+            raise CannotMove("a name is being registered for it; move it again when that is done")
+        holdings = [self._holding(name, pid) for name in self.names_of(pid) if self._is_shared(name, pid)]
+        self._leaving[pid] = []
+        return holdings
+
+    def _is_unshown(self, pid: str) -> bool:
+        """Whether etcd has given it a name that the copy here does not show yet."""
+        mine = (name for name, holder in self._unshown.items() if holder == pid)
+        return any(self._granted.get(name, 0) > self._watch.applied for name in mine)
+
+    def _is_shared(self, name: str, pid: str) -> bool:
+        """Whether the process has the name in the cluster, or wishes for it."""
+        return any(table[name].pid == pid for table in (self._cluster, self._wishes) if name in table)
+
+    def _holding(self, name: str, pid: str) -> Holding:
+        present = self._held(name, pid)
+        if present is None:
+            raise CannotMove(f"its name {name!r} is not in the cluster yet; move it again when etcd answers")
+        if present.lease != self._lease():
+            raise CannotMove(f"its name {name!r} is of a former lease of this node; move it again when that has ended")
+        is_leaving = self._releases.is_ending(name) or self._releases.is_under_way(name, present.revision)
+        is_late = present.scope is not Scope.EVENTUAL and self._granted.get(name) != present.revision
+        if is_leaving or is_late:
+            raise CannotMove(f"its name {name!r} is being given back; move it again when that is done")
+        return Holding(self._keys.name(name), name_value(pid, present.scope), present.revision)
+
+    def _check_stays(self, pid: str) -> None:
+        if pid in self._leaving:
+            raise Unavailable(f"process {pid} is moving to another node; try again in a moment")
+
+    def stays(self, pid: str) -> None:
+        """What it lost meanwhile it is told now, and what is to be got again is pursued."""
+        for name in self._leaving.pop(pid, ()):
+            self._revoke(name, pid)
+        for name in self.names_of(pid):
+            wish = self._wishes.get(name)
+            if wish is not None and wish.pid == pid and self._held(name, pid) is None:
+                self._pursue(name, pid)
+
+    def left(self, pid: str) -> None:
+        """Its LOCAL names end. The others are of the target's lease, also where the watch does not show it yet."""
+        self._leaving.pop(pid, None)
+        for name in self.names_of(pid):
+            self._unregister_local(name, pid)
+            self._drop_wish(name, pid)
+            held = self._held(name, pid)
+            if held is not None and self._is_ours(held.lease):
+                self._cluster[name] = replace(held, lease=0)
+                self._own.discard(name)
+
+    def refusal(self, pid: str, keys: Sequence[str]) -> str:
+        more = sum(key.startswith(self._keys.names) for key in keys)
+        if more and len(self._own) + len(self._coming) + more > MAX_OWN:
+            return f"the node would hold more than {MAX_OWN} cluster names, its limit"
+        return ""
+
+    def adapt(self, pid: str, holdings: Sequence[Holding]) -> Sequence[Holding]:
+        """A name says whose it is, and a PID does not change."""
+        return holdings
+
+    def expect(self, pid: str, holdings: Sequence[Holding]) -> None:
+        for name, _ in self._names_in(holdings):
+            self._coming[name] = pid
+
+    def arrived(self, pid: str, holdings: Sequence[Holding], revision: int, lease: int) -> None:
+        """What the watch does not show yet is shown here from now on. No other node has to acknowledge a STRONG name
+        again: each resolves it to the same process, under one revision or the other."""
+        self._leases.add(lease)
+        for name, scope in self._names_in(holdings):
+            self._take(name, Registered(pid, revision, scope, lease))
+
+    def _take(self, name: str, registered: Registered) -> None:
+        present = self._cluster.get(name)
+        if (present is None or present.revision < registered.revision) and self._watch.applied < registered.revision:
+            self._ahead[name] = registered.revision
+            self._set_cluster(name, registered)
+            present = registered
+        self._coming.pop(name, None)
+        is_held = present is not None and present.revision == registered.revision
+        if registered.scope is not Scope.EVENTUAL:
+            if is_held:
+                self._granted[name] = registered.revision
+            else:
+                self._revoke(name, registered.pid)
+            return
+        if present is not None and not is_held:
+            self._revoke(name, registered.pid)
+            return
+        self._table.put(self._wishes, name, Registered(registered.pid, 0, Scope.EVENTUAL))
+        if not is_held:
+            self._pursue(name, registered.pid)
+
+    def lost(self, pid: str, holdings: Sequence[Holding]) -> None:
+        for name, _ in self._names_in(holdings):
+            if self._coming.get(name) == pid:
+                del self._coming[name]
+                self._free_unwanted(name)
+
+    def _names_in(self, holdings: Sequence[Holding]) -> list[tuple[str, Scope]]:
+        return [
+            (held.key.removeprefix(self._keys.names), read_value(held.value)[1])
+            for held in holdings
+            if held.key.startswith(self._keys.names)
+        ]
 
 
-def _value(pid: str, scope: Scope) -> bytes:
-    """What stands in the key of a cluster name: the PID, and the scope when it is not CONSISTENT."""
-    text = pid if scope is Scope.CONSISTENT else f"{pid} {scope.name}"
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _read_value(value: bytes) -> tuple[str, Scope]:
-    pid, _, scope = value.decode("utf-8", "surrogateescape").partition("} ")
-    return (f"{pid}}}", Scope[scope]) if scope in Scope.__members__ else (_whole(value), Scope.CONSISTENT)
-
-
-def _whole(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")
+def _registered(kv: KeyValue) -> Registered:
+    pid, scope = read_value(kv.value)
+    return Registered(pid, kv.mod_revision, scope, kv.lease)
 
 
 def _check(name: str) -> None:

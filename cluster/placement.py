@@ -147,6 +147,24 @@ def others(service: Service, members: Iterable[Member], barred: Barred, node: st
     ]
 
 
+def successors(
+    replica: Replica,
+    services: Iterable[Service],
+    members: Sequence[Member],
+    claims: Iterable[Claim],
+    barred: Barred,
+) -> list[str]:
+    """The nodes that may take the replica from the one that has it, best first, as if that were lost."""
+    wanted = {(s.id, number): s for s in services if s.mode is Mode.CLUSTER for number in range(s.replicas)}
+    held = {(claim.service, claim.replica): claim for claim in claims}
+    claim = held.pop(replica, None)
+    service = wanted.get(replica)
+    if service is None or claim is None or service.id in barred.quarantined:
+        return []
+    able = tuple(others(service, members, barred, claim.node))
+    return _Loads(wanted, members, held).rank(service, replica, able)
+
+
 class Placement:
     """The decisions of one node. It remembers since when it has seen each replica unclaimed, and each node joining."""
 

@@ -14,7 +14,7 @@ import structlog
 
 from cluster import owned
 from cluster.errors import ClusterError
-from cluster.etcd import Etcd, PrefixWatch
+from cluster.etcd import Etcd, KeyValue, PrefixWatch
 from cluster.tasks import Tasks
 
 log = structlog.get_logger("wippy.names")
@@ -36,7 +36,7 @@ class Wanted:
 
 class Pursuits:
     """``lease`` gives the lease of this node now; ``is_missing`` says whether a wish still stands and the own copy does
-    not show it; ``refused`` is told the value of another holder. A key that comes too late is the owner's to delete."""
+    not show it; ``refused`` is told the key of another holder. A key that comes too late is the owner's to delete."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Pursuits:
         tasks: Tasks,
         lease: Callable[[], int],
         is_missing: Callable[[Wanted], bool],
-        refused: Callable[[Wanted, bytes], None],
+        refused: Callable[[Wanted, KeyValue], None],
     ) -> None:
         self._etcd = etcd
         self._watch = watch
@@ -84,6 +84,6 @@ class Pursuits:
         """Ask for the name, and wait until the own copy shows it. Raises ClusterError while etcd is away."""
         holding = await owned.create(self._etcd, wanted.key, wanted.value, self._lease())
         if holding.kv.value != wanted.value:
-            self._refused(wanted, holding.kv.value)
+            self._refused(wanted, holding.kv)
         elif holding.ours:  # else it is under a former lease of this node, and ends with that
             await self._watch.reached(holding.token, SHOWN_WITHIN)

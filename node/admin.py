@@ -10,7 +10,7 @@ wait at a time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -33,7 +33,8 @@ from node.query import BadQuery, NotFound, Query, text_of, timeout_of
 log = structlog.get_logger("wippy.admin")
 
 MAX_WAITING = 1000
-Ops: TypeAlias = dict[str, Callable[[Query], Awaitable[Any]]]
+Op: TypeAlias = Callable[[Query], Awaitable[Any]]
+Ops: TypeAlias = dict[str, Op]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class NodeState:
 class Admin:
     """The control door of one node."""
 
-    def __init__(self, state: NodeState, ports: Ports, names: Names, tasks: Tasks) -> None:
+    def __init__(
+        self, state: NodeState, ports: Ports, names: Names, tasks: Tasks, more: Mapping[str, Op] | None = None
+    ) -> None:
         self._state = state
         self._acting = Acting(state.node, ports, names, tasks, state.applied)
         operating = Operating(state.node, state.operated)
@@ -91,20 +94,26 @@ class Admin:
             "uncordon": operating.uncordon,
             "label": operating.label,
             "release": operating.release,
+            "drain": operating.drain,
+            "drained": operating.drained,
+            "move": operating.move,
+            **(more or {}),
         }
 
-    def on_query(self, payload: bytes, answer: Callable[[bytes], Awaitable[None]]) -> None:
-        """A query arrived; the answer goes to ``answer`` when it is known."""
-        self._tasks.start(self._handle(payload, answer, self._ops), "query")
+    def on_query(self, payload: bytes, answer: Callable[[bytes], Awaitable[None]], client: str = "") -> None:
+        """A query of ``client`` arrived; the answer goes to ``answer`` when it is known."""
+        self._tasks.start(self._handle(payload, answer, self._ops, client), "query")
 
     def on_announcement(self, payload: bytes, answer: Callable[[bytes], Awaitable[None]]) -> None:
         """The same of a query to every node, which may only ask who there is."""
         self._tasks.start(self._handle(payload, answer, {rollcall.OP: self._members}), "query to all")
 
-    async def _handle(self, payload: bytes, answer: Callable[[bytes], Awaitable[None]], ops: Ops) -> None:
+    async def _handle(
+        self, payload: bytes, answer: Callable[[bytes], Awaitable[None]], ops: Ops, client: str = ""
+    ) -> None:
         self._waiting += 1
         try:
-            packed = _packed(await self._result(payload, ops))
+            packed = _packed(await self._result(payload, ops, client))
         except asyncio.CancelledError:
             await answer(_packed(_failure("Unavailable", f"node {self._state.node} is stopping", "stopping")))
             raise
@@ -116,11 +125,11 @@ class Admin:
             text = f"the answer of {error.size} bytes is over the {error.limit} that fit into one message of NATS"
             await answer(_packed(_failure("Invalid", f"{text}; ask for less", "too_big")))
 
-    async def _result(self, payload: bytes, ops: Ops) -> dict[str, Any]:
+    async def _result(self, payload: bytes, ops: Ops, client: str) -> dict[str, Any]:
         if self._waiting > MAX_WAITING:
             return _failure("Unavailable", f"{MAX_WAITING} queries wait already; try again", "busy")
         try:
-            return {"ok": True, "value": await self._run(payload, ops)}
+            return {"ok": True, "value": await self._run(payload, ops, client)}
         except Refused as error:
             return _failure(error.kind, str(error), error.code)
         except CallTimeout as error:
@@ -135,14 +144,14 @@ class Admin:
             log.exception("query failed")
             return _failure("Internal", f"{type(error).__name__}: {error}", "internal")
 
-    async def _run(self, payload: bytes, ops: Ops) -> Any:
+    async def _run(self, payload: bytes, ops: Ops, client: str) -> Any:
         query = to_text(unpack(payload))
         if not isinstance(query, dict) or not isinstance(query.get("op"), str):
             raise BadQuery("expected a msgpack map with a text field 'op'")
         handler = ops.get(query["op"])
         if handler is None:
             raise BadQuery(f"unknown op {query['op']!r}; known: {', '.join(sorted(ops))}")
-        return await handler(query)
+        return await handler({**query, "client": client})
 
     async def _members(self, query: Query) -> Any:
         return rollcall.told(self._state.node, self._state.members())

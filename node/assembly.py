@@ -6,6 +6,7 @@ nowhere else, so that this file is the picture of the node.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,14 @@ from cluster.etcd import Etcd, PrefixWatch, Room
 from cluster.events import EventBus
 from cluster.everywhere import Everywhere
 from cluster.fencing import LeaseKeeper
+from cluster.heirs import Heirs
 from cluster.keys import Keys
 from cluster.link import Limits
 from cluster.links import Links
+from cluster.loads import Loads
 from cluster.locks import Locks
 from cluster.members import Member, Members, Registration
+from cluster.members import NodeState as Offers
 from cluster.names import Names, Scope
 from cluster.placement import ranking
 from cluster.quarantine import Loss, Quarantine
@@ -34,13 +38,25 @@ from cluster.subjects import Subjects
 from cluster.tasks import Tasks
 from node.admin import Admin
 from node.admin import NodeState as Told
+from node.console import (
+    HOST_ENTRY,
+    PROMPT,
+    ConsoleModule,
+    Consoles,
+    Surroundings,
+    console_halves,
+    prompt_package,
+)
 from node.convergence import Convergence
 from node.deadletters import DeadLetters
 from node.doorman import Doorman
+from node.draining import Draining
+from node.draining import Surroundings as Drained
 from node.env import EnvRegistry
 from node.groups import Groups
 from node.host import VmConfig, Watchdog
 from node.hosts import Hosts
+from node.inhabitants import Inhabitants
 from node.kinds import CAPABILITY
 from node.kinds.check import Checker
 from node.kinds.code import code_package, is_code, made_of
@@ -62,6 +78,7 @@ from node.modules.store import StoreModule
 from node.modules.supervisor import SupervisorModule
 from node.modules.system import Facts, SystemModule
 from node.modules.time import TimeModule
+from node.moving import Around, Moving, Taking
 from node.nodelocal import NodeLocal
 from node.operating import Operated
 from node.output import Output
@@ -108,7 +125,7 @@ def build_parts(
     settings, name = options.settings, options.node
     members = Members(watch, keys)
     everywhere = Everywhere(bus, subjects, members, name)
-    names = Names(etcd, watch, keys, name, tasks, lambda: keeper.lease.id, everywhere)
+    names = Names(etcd, watch, keys, tasks, lambda: keeper.lease.id, everywhere)
     claims = Claims(etcd, watch, keys, name)
     avoids, quarantine = Avoids(etcd, watch, keys, name), Quarantine(etcd, watch, keys)
     locks = Locks(etcd, watch, keys, tasks)
@@ -134,11 +151,13 @@ def build_parts(
         lease,
         env.lookup,
         lambda kind, service: events.send_local("supervisor", kind, service),
+        Heirs(etcd, watch, keys, name),
+        names,
         settings.cluster.expected_nodes,
     )
     holders = LockHolders(locks, keys, lease, router.route)
     guard = Guard(supervisor)
-    owners = Owners(guard, holders, router.names_in_doubt)
+    owners = Owners(guard, holders, names_in_doubt=router.names_in_doubt)
     trees = Trees(
         name,
         router.ports,
@@ -152,6 +171,19 @@ def build_parts(
     )
     router.hosts[trees.host_id] = trees
     halves = load_halves()
+    consoles = Consoles(
+        Surroundings(
+            node=name,
+            enabled=lambda: _console(settings, embedded),
+            connected=lambda: bus.control.connected,
+            start_host=lambda: hosts.put(HOST_ENTRY),
+            stop_host=lambda: hosts.remove(HOST_ENTRY.id),
+            entries=lambda: [(entry.id, entry.kind) for entry in registry.state.entries()],
+            names=lambda: [name for name, _ in names.all()],
+        ),
+        router.ports,
+        tasks,
+    )
     groups = Groups(
         name, incarnation, router.route, members.all, env.lookup, tasks, max_message=settings.limits.max_message
     )
@@ -170,10 +202,18 @@ def build_parts(
             ProcessModule(lambda pid: _token(supervisor, guard, owners.line(pid))),
             io,
             LoggerModule(min_level=settings.logmanager.min_level),
-            NamesModule(names, name, lambda: keeper.lease.id, default_scope=scope),
+            NamesModule(
+                names,
+                name,
+                lambda: keeper.lease.id,
+                default_scope=scope,
+                where=lambda pid: moving.where(pid),
+                inherit=supervisor.inheriting.inherit,
+            ),
             LocksModule(locks, lease),
             PgModule(groups, router.is_congested),
             SupervisorModule(router.ports, lambda target: _supervisor_pid(names, claims, target)),
+            ConsoleModule(consoles),
             SystemModule(
                 Facts(
                     node=name,
@@ -193,7 +233,7 @@ def build_parts(
         incarnation,
         router,
         dispatcher,
-        halves,
+        {**halves, **console_halves()},
         VmConfig(
             max_memory=settings.limits.vm_max_memory,
             mailbox_limit=settings.limits.mailbox_limit,
@@ -209,6 +249,46 @@ def build_parts(
         lambda what, error: parts.fail(what, error),
         io.terminals,
         owners,
+    )
+    moving = Moving(
+        name,
+        incarnation,
+        etcd,
+        watch,
+        keys,
+        links,
+        router,
+        hosts,
+        [supervisor.handing, names, locks],
+        groups,
+        Taking(
+            name,
+            lambda: parts.state is Offers.READY,
+            hosts.has,
+            lambda id: registry.state.get(id),
+            registry.reached,
+        ),
+        Around(
+            members=members.all,
+            version=lambda: registry.state.version,
+            keeper_of=supervisor.handing.keeper_of,
+            everywhere=everywhere,
+        ),
+    )
+    owners.add(moving.guests)
+    draining = Draining(
+        name,
+        Drained(
+            inhabitants=Inhabitants(name, hosts.processes, trees.overseen, supervisor.services_here),
+            moves=moving,
+            hand_over=supervisor.hand_over,
+            ready=lambda: [member.node for member in members.ready() if member.node != name],
+            loads=Loads(bus, subjects, members, name),
+            cancel=lambda pid, reason, at: router.route([int(Kind.CANCEL), to_raw(pid), b"", 0, to_raw(reason), at]),
+            terminate=lambda pid: router.route([int(Kind.TERMINATE), to_raw(pid), b"", 0]),
+        ),
+        lambda: parts.say_draining(),
+        tasks,
     )
     convergence = Convergence([Variables(env), stores, groups, hosts, supervisor])
     doorman = Doorman(router, name, incarnation)
@@ -226,6 +306,7 @@ def build_parts(
         room=room,
         hosts=hosts,
         trees=trees,
+        moving=moving,
         router=router,
         supervisor=supervisor,
         quarantine=quarantine,
@@ -257,6 +338,13 @@ def build_parts(
             label=lambda changes: parts.label(changes),
             knows=supervisor.knows,
             release=supervisor.release,
+            is_stopping=lambda: parts.is_stopping,
+            drain=draining.begin,
+            drained=draining.progress,
+            move=moving.move,
+            where=lambda pid: _where(moving, members, pid),
+            named=lambda name: _pid_of(names, name),
+            member=members.get,
         ),
     )
     parts = Parts(
@@ -290,11 +378,13 @@ def build_parts(
         hosts=hosts,
         watchdog=Watchdog(hosts.vms),
         supervisor=supervisor,
+        moving=moving,
+        draining=draining,
         trees=trees,
         convergence=convergence,
         events=events,
         door=door,
-        admin=Admin(told, router.ports, names, tasks),
+        admin=Admin(told, router.ports, names, tasks, consoles.ops),
         probes=_probes(settings, view),
         io=io,
         output=output,
@@ -312,6 +402,8 @@ def _wire(parts: Parts, owners: Owners, holders: LockHolders, quarantine: Quaran
     parts.links.on_envelopes(router.from_link)
     parts.links.on_lull(hosts.step_waiting)
     parts.links.on_down(router.node_down)
+    parts.links.on_down(parts.moving.link_closed)
+    hosts.on_moving, hosts.on_new = parts.moving.from_vm, parts.moving.greet
     parts.links.on_down(parts.groups.link_closed)
     parts.links.on_congestion(router.congestion)
     names.on_change(router.name_changed)
@@ -324,6 +416,7 @@ def _wire(parts: Parts, owners: Owners, holders: LockHolders, quarantine: Quaran
     hosts.on_ended(lambda pid, error: holders.process_ended(pid))
     hosts.on_ended(lambda pid, error: owners.process_ended(pid))
     hosts.on_ended(lambda pid, error: parts.groups.process_ended(pid))
+    hosts.on_ended(lambda pid, error: parts.moving.process_ended(pid))
 
     node_local = NodeLocal(parts.name, parts.members.all, lambda: parts.registry.state)
 
@@ -348,6 +441,8 @@ def _wire(parts: Parts, owners: Owners, holders: LockHolders, quarantine: Quaran
         for event in member_events(before, after):
             parts.events.send_local(event.system, event.kind, event.path, event.data)
         parts.groups.member_changed(before, after)
+        # the links hear of it after this
+        asyncio.get_running_loop().call_soon(parts.moving.member_changed, before, after)
         router.nodes_changed(frozenset(member.node for member in parts.members.all()))
         node_local.members_changed()
         if before is not None and after is None and parts.is_own(before):
@@ -356,10 +451,12 @@ def _wire(parts: Parts, owners: Owners, holders: LockHolders, quarantine: Quaran
     quarantine.on_begun(quarantined)
     parts.registry.on_change(registry_changed)
     parts.members.on_change(member_changed)
+    parts.moving.guests.allowed = lambda: parts.keeper.may_run_owned(parts.keeper.lease.id)
 
     def lease_lost(lease: int) -> None:
         names.lease_lost(lease)
         parts.locks.lease_lost(lease)
+        parts.moving.lease_lost()
 
     parts.bus.on_reconnect(parts.ownership.server_back)
     parts.watch.on_return(parts.ownership.server_back)
@@ -395,6 +492,17 @@ def _token(supervisor: Supervisor, guard: Guard, line: Iterable[bytes]) -> int |
     return next((claim[1] for claim in claims if claim is not None), None)
 
 
+def _where(moving: Moving, members: Members, pid: str) -> str:
+    """The node of a process; empty when that node is gone, and the process with it."""
+    node = moving.where(pid)
+    return node if members.get(node) is not None else ""
+
+
+def _pid_of(names: Names, name: str) -> str | None:
+    held = names.lookup(name)
+    return None if held is None else held.pid
+
+
 def _supervisor_pid(names: Names, claims: Claims, target: str) -> str | None:
     """The process behind a name, or behind an entry that runs once in the cluster."""
     held = names.lookup(target)
@@ -407,6 +515,8 @@ def _supervisor_pid(names: Names, claims: Claims, target: str) -> str | None:
 def _revoke(parts: Parts, name: str, pid: str) -> None:
     """A process of this node lost a cluster name: it is told, and lives."""
     to = pid.encode("utf-8", "surrogateescape")
+    if parts.supervisor.yields(to):
+        return  # to the process that is to run in its place, and it is told to end
     parts.supervisor.name_revoked(to, name)
     reason = f"name revoked: {name}".encode("utf-8", "surrogateescape")
     parts.router.route([int(Kind.CANCEL), to, b"", 0, reason])
@@ -423,6 +533,8 @@ def _is_code(state: RegistryState, id: str) -> bool:
 
 
 def _code(state: RegistryState, id: str) -> dict[bytes, Any]:
+    if id == PROMPT:
+        return prompt_package(state.version)
     entry = state.get(id)
     if entry is None:
         raise LookupError(f"no entry {id!r} in the registry at v{state.version}")
@@ -449,6 +561,11 @@ def _default_scope(settings: Settings, embedded: bool) -> Scope:
     if settings.names.default_scope is not None:
         return Scope[settings.names.default_scope]
     return Scope.LOCAL if embedded else Scope.CONSISTENT
+
+
+def _console(settings: Settings, embedded: bool) -> bool:
+    """Whether ``wippy console`` may open a prompt here."""
+    return embedded if settings.console.enabled is None else settings.console.enabled
 
 
 def _writable(settings: Settings, embedded: bool) -> Sequence[str]:

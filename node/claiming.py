@@ -33,6 +33,8 @@ class Held:
     """A claim as a replica uses it, and what is still to be written beside it."""
 
     claim: Claim
+    fence: tuple[str, int] | None = None
+    """Key and token its process is fenced by in the place of the claim, while the replica changes hands."""
     untold: ClaimState | None = None
     telling: bool = False
     over: bool = False

@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from cluster.envelope import MAX_MESSAGE, Envelope, Kind, pack
-from cluster.groups import Action, Announce, Ask, Change, GroupsCore, SendState, Tell, generation
+from cluster.envelope import MAX_MESSAGE, Envelope, Kind, pack, to_text
+from cluster.groups import Action, Announce, Ask, Change, GroupsCore, SendState, Tell, View, generation
 from cluster.members import Member
 from cluster.pid import Pid, node_of
 from cluster.registry import Entry
@@ -31,6 +31,10 @@ log = structlog.get_logger("wippy.groups")
 ADDRESS = "node:groups"
 PAGE = 2_000
 """Memberships in one message of a state."""
+HANDED_WITHIN, HANDED_POLL = 10.0, 0.1
+"""Seconds in which another node is to announce a member that moved there."""
+HANDED_AFTER = 1.0
+"""Seconds until the others have heard what this node has heard."""
 CHANGES, STATE, DIGEST, ASK = b"@pg/changes", b"@pg/state", b"@pg/digest", b"@pg/ask"
 
 Watcher: TypeAlias = Callable[[Tell], None]
@@ -83,6 +87,7 @@ class Groups:
         self._lives = count(1)
         self._scopes: dict[str, Scope] = {}
         self._comparing: dict[str, asyncio.Task[None]] = {}
+        self._handing: dict[str, asyncio.Task[None]] = {}
         self.address = address(node, incarnation)
 
     # -- the scopes there are
@@ -132,17 +137,21 @@ class Groups:
 
     def broadcast(self, scope: Scope, group: str, sender: bytes, topic: bytes, payloads: list[Any]) -> None:
         """Send a message to every member on every node. Raises MessageTooBig, and sends nothing then."""
-        place = _place(scope.id, group)
+        place, core = _place(scope.id, group), scope.core
         pack([int(Kind.MESSAGE), self.address, sender, 0, topic, payloads, place, 0], self._max_message)
         incarnations = {member.node: member.incarnation for member in self._peers()}
-        for node in scope.core.nodes_with(group):
+        for node, heard in core.spreading(group):
             if node in incarnations:
                 to = address(node, incarnations[node])
-                self._route([int(Kind.MESSAGE), to, sender, 0, topic, payloads, place, 0])
-        self.broadcast_local(scope, group, sender, topic, payloads)
+                self._route([int(Kind.MESSAGE), to, sender, 0, topic, payloads, place, heard])
+        self._send_each([*core.together(group), *core.apart(group)], sender, topic, payloads)
 
     def broadcast_local(self, scope: Scope, group: str, sender: bytes, topic: bytes, payloads: list[Any]) -> None:
-        for pid in scope.core.local_members(group):
+        """Send a message to every member that lives on this node."""
+        self._send_each(scope.core.local_members(group), sender, topic, payloads)
+
+    def _send_each(self, pids: Sequence[str], sender: bytes, topic: bytes, payloads: list[Any]) -> None:
+        for pid in pids:
             to = pid.encode("utf-8", "surrogateescape")
             self._route([int(Kind.MESSAGE), to, sender, 0, topic, payloads, b"", 0])
 
@@ -160,6 +169,49 @@ class Groups:
             if 0 < model.max_members_per_group < core.size(group) + groups.count(group):
                 limit = f"{model.max_members_per_group} members, its max_members_per_group"
                 raise LimitReached(f"group {group!r} of scope {scope.id} has {limit}; none was joined")
+
+    # -- processes that move
+
+    def memberships(self, pid: str) -> list[Any]:
+        """The process is frozen: its groups, by scope. From now on whoever broadcasts sends to it by its PID."""
+        kept = []
+        for scope in self._scopes.values():
+            counts = scope.core.memberships(pid)
+            if counts:
+                self._perform(scope, scope.core.set_apart(pid))
+                kept.append([scope.id, counts])
+        return kept
+
+    def rejoin(self, pid: str, memberships: Any) -> None:
+        """The process lives here now, with what ``memberships`` gave where it comes from. Limits don't keep it out."""
+        former = self._handing.pop(pid, None)
+        if former is not None:
+            former.cancel()
+        kept = dict(to_text(memberships))
+        for scope in self._scopes.values():
+            if scope.id in kept or scope.core.memberships(pid):
+                self._perform(scope, scope.core.arrived(pid, kept.get(scope.id, {})))
+
+    def left(self, pid: str) -> None:
+        """The process lives elsewhere. It is announced here for a moment yet, lest a node hear that it is no member
+        here before it hears of it from there."""
+        departed = [scope for scope in self._scopes.values() if scope.core.departed(pid)]
+        if departed and pid not in self._handing:
+            self._handing[pid] = self._tasks.start(self._hand_over(pid), f"hand over {pid}")
+
+    async def _hand_over(self, pid: str) -> None:
+        try:
+            async with asyncio.timeout(HANDED_WITHIN):
+                while True:
+                    await asyncio.sleep(HANDED_POLL)
+                    if all(scope.core.is_handed_over(pid) for scope in self._scopes.values()):
+                        break
+                await asyncio.sleep(HANDED_AFTER)
+        except TimeoutError:
+            log.warning("a member that moved is announced by no other node; it is left", pid=pid)
+        del self._handing[pid]
+        for scope in list(self._scopes.values()):
+            self._perform(scope, scope.core.forget(pid))
 
     # -- what happens to other nodes
 
@@ -200,7 +252,7 @@ class Groups:
         scope = self._scopes.get(id)
         if scope is None or not group:
             return False
-        self.broadcast_local(scope, group, envelope[2], topic, payloads)
+        self._send_each(scope.core.receivers(group, envelope[7]), envelope[2], topic, payloads)
         return True
 
     def _heard(self, node: str, topic: bytes, payloads: list[Any]) -> bool:
@@ -211,7 +263,7 @@ class Groups:
             match topic:
                 case b"@pg/changes":
                     _, life, seq, changes = payloads
-                    told = [Change(_text(group), _text(pid), int(times)) for group, pid, times in changes]
+                    told = [_change(*row) for row in changes]
                     self._perform(scope, scope.core.changed(node, int(life), int(seq), told))
                 case b"@pg/state":
                     self._heard_state(scope, node, *payloads[1:])
@@ -235,10 +287,10 @@ class Groups:
         if page < pages:
             scope.pages[node] = (life, seq, known)
             return
-        counts: dict[str, dict[str, int]] = {}
-        for group, pid, times in known:
-            counts.setdefault(_text(group), {})[_text(pid)] = int(times)
-        self._perform(scope, scope.core.state(node, life, seq, counts))
+        heard = View(life, seq)
+        for row in known:
+            heard.put(_change(*row))
+        self._perform(scope, scope.core.state(node, life, seq, heard.counts, heard.apart))
 
     # -- performing
 
@@ -247,7 +299,7 @@ class Groups:
         for action in actions:
             match action:
                 case Announce(seq, changes):
-                    told = [[change.group, change.pid, change.count] for change in changes]
+                    told = [_row(change.group, change.pid, change.count, change.apart) for change in changes]
                     for member in self._peers():
                         self._say(member.node, CHANGES, scope, own.generation, seq, told)
                 case SendState(node):
@@ -260,7 +312,11 @@ class Groups:
 
     def _send_state(self, scope: Scope, node: str) -> None:
         own = scope.core.own
-        every = [[group, pid, times] for group, some in own.counts.items() for pid, times in some.items()]
+        every = [
+            _row(group, pid, times, pid in own.apart.get(group, ()))
+            for group, some in own.counts.items()
+            for pid, times in some.items()
+        ]
         pages = [every[at : at + PAGE] for at in range(0, len(every), PAGE)] or [[]]
         for number, page in enumerate(pages, 1):
             self._say(node, STATE, scope, own.generation, own.seq, number, len(pages), page)
@@ -294,6 +350,15 @@ class Groups:
 def _place(scope: str, group: str) -> bytes:
     """A group as it stands in a broadcast, in the place of a name; no scope has a blank in it."""
     return f"{scope} {group}".encode("utf-8", "surrogateescape")
+
+
+def _row(group: str, pid: str, times: int, apart: bool) -> list[Any]:
+    """A membership as nodes tell of it; the last item only where it is true."""
+    return [group, pid, times, True] if apart else [group, pid, times]
+
+
+def _change(group: bytes, pid: bytes, times: int, apart: bool = False) -> Change:
+    return Change(_text(group), _text(pid), int(times), bool(apart))
 
 
 def _text(value: bytes) -> str:

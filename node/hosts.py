@@ -95,6 +95,10 @@ class Hosts:
         self._running: dict[str, Host] = {}
         self._tasks = Tasks("hosts")
         self._on_ended: list[Callable[[bytes, dict[str, Any] | None], None]] = []
+        self.on_moving: Callable[[Item], None] = lambda item: None
+        """What a VM says of a process that moves."""
+        self.on_new: Callable[[Vm], None] = lambda vm: None
+        """A VM begins: it is to be told which processes have moved."""
 
     async def __aenter__(self) -> Self:
         await self._start(SYSTEM_HOST, None, Sizing(self._config))
@@ -190,6 +194,25 @@ class Hosts:
         item = [44, [one.encode() for one in sorted(ids)]]
         for vm in self.vms():
             vm.post(item)
+
+    def has(self, host: str) -> bool:
+        """Whether processes can come to this host."""
+        running = self._running.get(host)
+        return running is not None and running.entry is not None and running.entry.kind == "process.host"
+
+    def place(self, host: str) -> Vm | None:
+        """The worker of ``host`` that has the least to do; None when there is no such host."""
+        running = self._running.get(host)
+        return running.least_loaded().vm if running is not None and running.workers else None
+
+    def post_to_all(self, item: Item) -> None:
+        for vm in self.vms():
+            vm.post(item)
+
+    def tell_ended(self, pid: bytes, error: dict[str, Any] | None) -> None:
+        """A process that was to live here has ended before it did."""
+        for callback in self._on_ended:
+            callback(pid, error)
 
     def stats(self) -> list[HostStats]:
         return [running.stats() for running in self._running.values()]
@@ -295,6 +318,7 @@ class Hosts:
             vm.post([43, name.encode(), pid.encode(), revision])
         if running.entry is not None and running.entry.kind == "terminal.host":
             self._terminals.add(slot)
+        self.on_new(vm)
         self._router.slots[slot] = vm
 
     async def _stop(self, host: str) -> None:
@@ -348,6 +372,8 @@ class Hosts:
                     self._ended(vm, item)
                 case Out.RUNS_FOR:
                     self._guard.runs_for(item[1], item[2])
+                case Out.UNMOVABLE | Out.LEAVING | Out.LUGGAGE | Out.WATCHED | Out.WATCHES:
+                    self.on_moving(item)
                 case Out.DEAD_LETTER:
                     self._router.dead_letters.note(*item[1:])
                 case Out.STOPPED:
@@ -374,8 +400,7 @@ class Hosts:
 
     def _ended(self, vm: Vm, item: Item) -> None:
         self._dispatcher.take(vm, item)
-        for callback in self._on_ended:
-            callback(item[1], None if item[3] is None else to_text(item[3]))
+        self.tell_ended(item[1], None if item[3] is None else to_text(item[3]))
 
 
 async def _ask(worker: Worker, what: bytes, argument: Any = None) -> Any:

@@ -55,6 +55,14 @@ class Kept(Protocol):
         """Of the PID of the port that starts its processes: work they do in a VM is known by it."""
 
     @property
+    def keeper(self) -> bytes:
+        """The port that starts its processes and watches them."""
+
+    @property
+    def runs(self) -> bool:
+        """Its process runs, and is not being started or stopped."""
+
+    @property
     def has_failed(self) -> bool:
         """Nothing of it runs because of an error: it waits to be started again, or was given up."""
 
@@ -63,6 +71,12 @@ class Kept(Protocol):
         """It could not be made to run here so often that another node should try."""
 
     def start(self) -> None: ...
+
+    def adopt(self, pid: bytes, since: float) -> None:
+        """In the place of ``start``: keep a process that came from another node. ``since``: when it was started."""
+
+    async def leave(self) -> None:
+        """Its process runs elsewhere: keep it no more, without a word to it."""
 
     def revise(self, spec: Any) -> None:
         """Keep it by another lifecycle; its identity is the same."""

@@ -3,8 +3,8 @@
     settings, project -> servers -> etcd -> lease -> nodes/<node> joining -> bus, links and doors
     behind the barrier -> watch -> registry at head -> hosts -> ready -> services
 
-Stopping goes the other way round: services, processes, doors and links; the lease is revoked
-last, when nothing owned runs any more. A second signal ends the process at once.
+Stopping goes the other way round: what other nodes can take goes there (``node.draining``), then services, processes,
+doors and links end; the lease is revoked last, when nothing owned runs any more. A second signal ends the process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cluster.errors import ClusterError
 from cluster.etcd import Etcd, PrefixWatch
 from cluster.fencing import LeaseKeeper
 from cluster.keys import Keys
-from cluster.members import Description, NodeState, Registration, draw_incarnation
+from cluster.members import Description, Registration, draw_incarnation
 from cluster.registry import Entry
 from cluster.registry.publish import Take
 from cluster.subjects import Subjects
@@ -199,12 +199,13 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
         await stack.enter_async_context(parts.io)
         await stack.enter_async_context(parts.hosts)
         await stack.enter_async_context(parts.watchdog)
+        await stack.enter_async_context(parts.moving)
         await stack.enter_async_context(parts.stores)
         await stack.enter_async_context(vital)
         parts.convergence.aim(parts.registry.state)
         vital.start(parts.convergence.run(), "convergence")
         await _converged(parts)
-        stack.push_async_callback(parts.drain, settings.shutdown.timeout)
+        stack.push_async_callback(parts.drain)
 
         await parts.become_ready()
         ownership.begin()
@@ -226,7 +227,7 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
         if options.on_ready is not None:
             options.on_ready.started(Place(place.cluster, place.nats, place.etcd, place.embedded, parts.probes.address))
             stack.callback(options.on_ready.stopped)
-        stack.push_async_callback(_leave_state, parts)
+        stack.push_async_callback(_leave, parts)
         yield parts
 
 
@@ -295,14 +296,10 @@ async def _either(*events: asyncio.Event) -> None:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _leave_state(parts: Parts) -> None:
-    """Tell the cluster that this node takes nothing new; it stops all the same when etcd can't be told."""
+async def _leave(parts: Parts) -> None:
+    """Tell the cluster that this node takes nothing new, and give the others what they can take."""
     log.info("node stopping; a second signal ends it at once")
-    try:
-        async with asyncio.timeout(2):
-            await parts.set_state(NodeState.DRAINING)
-    except (ClusterError, TimeoutError) as error:
-        log.warning("could not say that this node is stopping", error=str(error) or "etcd did not answer within 2 s")
+    await parts.leave()
 
 
 async def _give_back_lease(keeper: LeaseKeeper, ownership: Ownership) -> None:

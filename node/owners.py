@@ -1,11 +1,11 @@
-"""All that is owned under the lease of this node, as one: services and the holders of locks.
+"""All that is owned under the lease of this node, as one: services, the holders of locks, processes that came.
 
 The ownership (fencing rules F3, F4) and the hosts ask this whole instead of its parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from node.callers import Callers
@@ -48,25 +48,26 @@ class Either(Collection[bytes]):
 
 
 class Owners:
-    """``services`` and ``holders``, asked and told together.
+    """All parts, asked and told together.
 
     ``names_in_doubt`` is told whether processes here may have lost the names they hold: owned things as well, but
     nobody ends for them.
     """
 
-    def __init__(
-        self, services: Part, holders: Part, names_in_doubt: Callable[[bool], None] = lambda in_doubt: None
-    ) -> None:
-        self._parts: Sequence[Part] = (services, holders)
+    def __init__(self, *parts: Part, names_in_doubt: Callable[[bool], None] = lambda in_doubt: None) -> None:
+        self._parts: list[Part] = list(parts)
         self._names_in_doubt = names_in_doubt
         self._callers = Callers()
         self.line, self.runs_for, self.process_ended = self._callers.line, self._callers.put, self._callers.ended
 
+    def add(self, part: Part) -> None:
+        """One more kind of owned work."""
+        self._parts.append(part)
+
     @property
     def guarded(self) -> Collection[bytes]:
         """Processes whose items must be asked for with ``may_act`` before they leave the VM."""
-        services, holders = self._parts
-        return Either(services.guarded, holders.guarded, self._callers.pids())
+        return Either(*(part.guarded for part in self._parts), self._callers.pids())
 
     def may_act(self, pid: bytes) -> bool:
         """Whether the process, and everybody it runs for, holds what it owns."""

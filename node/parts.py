@@ -17,7 +17,7 @@ import structlog
 from cluster.bus import Bus, Subscription
 from cluster.claims import Claims
 from cluster.door import Door
-from cluster.errors import NotConnected, Unavailable
+from cluster.errors import ClusterError, NotConnected, Unavailable
 from cluster.etcd import Etcd, PrefixWatch, Room
 from cluster.events import EventBus
 from cluster.fencing import LeaseKeeper, Phase
@@ -25,12 +25,14 @@ from cluster.keys import Keys
 from cluster.links import Links
 from cluster.locks import Locks
 from cluster.members import Member, Members, NodeState, Registration
+from cluster.migration.transactions import Registration as Own
 from cluster.names import Names
 from cluster.quarantine import Loss, suspect
 from cluster.registry import Collector, Folding, Registry, read_floor
 from cluster.subjects import Subjects
 from node.admin import Admin
 from node.convergence import Convergence
+from node.draining import Draining
 from node.groups import Groups
 from node.host import Watchdog
 from node.hosts import Hosts
@@ -38,6 +40,7 @@ from node.kinds import CAPABILITY
 from node.logs import Logs
 from node.modules import Dispatcher
 from node.modules.io import IoModule
+from node.moving import Moving
 from node.output import STDOUT, Output
 from node.ownership import Ownership
 from node.probes import ProbeServer
@@ -53,6 +56,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger("wippy.node")
 
 FLOOR_PAUSE = 0.5
+SAY_STOPPING = 2.0
+"""Seconds etcd has to hear that this node stops."""
+LEAST_GRACE = 1.0
+"""Seconds a process has to end when giving others what they can take has taken all of ``shutdown.timeout``."""
 OnQuery: TypeAlias = Callable[[bytes, Callable[[bytes], Awaitable[None]]], None]
 
 
@@ -85,6 +92,8 @@ class Parts:
     hosts: Hosts
     watchdog: Watchdog
     supervisor: Supervisor
+    moving: Moving
+    draining: Draining
     trees: Trees
     convergence: Convergence
     events: EventBus
@@ -98,6 +107,9 @@ class Parts:
     labels: Mapping[str, str]
     registration: Registration | None = None
     state: NodeState = NodeState.JOINING
+    is_stopping: bool = False
+    grace: timedelta | None = None
+    """What is left of ``shutdown.timeout`` for the processes that end with the node."""
     failure: str = ""
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     exit_code: int = 0
@@ -142,6 +154,7 @@ class Parts:
         epoch = await self.registration.register()
         await self.links.open(epoch)
         await self.open_control(epoch)
+        self.moving.registered(Own(epoch, self.keeper.lease.id))
 
     async def register_again(self, anew: bool) -> int:
         """A registration under the lease of the keeper, ``anew``: a new one in the place of the lost; its epoch.
@@ -178,7 +191,8 @@ class Parts:
         self._answer(self.admin.on_announcement, subject, reply, payload)
 
     def _on_control(self, subject: str, reply: str, payload: bytes, headers: dict[str, str] | None) -> None:
-        self._answer(self.admin.on_query, subject, reply, payload)
+        client = subject.rpartition(".")[2]  # NATS can be told who may publish under which
+        self._answer(lambda query, answer: self.admin.on_query(query, answer, client), subject, reply, payload)
 
     def _answer(self, handle: OnQuery, subject: str, reply: str, payload: bytes) -> None:
         async def answer(packed: bytes) -> None:
@@ -191,8 +205,33 @@ class Parts:
 
         handle(payload, answer)
 
-    async def drain(self, grace: timedelta) -> None:
-        """CANCEL all processes, kill the rest after ``grace``."""
+    async def say_draining(self) -> None:
+        """Tell that this node takes nothing new. Its readiness goes off before others know. Raises ClusterError."""
+        former, self.state = self.state, NodeState.DRAINING
+        try:
+            await self.set_state(NodeState.DRAINING)
+        except BaseException:
+            self.state = former
+            raise
+
+    async def leave(self) -> None:
+        """The node stops: say so, and give others what they can take. It stops all the same when etcd is away."""
+        self.is_stopping = True
+        self.state = NodeState.DRAINING
+        try:
+            async with asyncio.timeout(SAY_STOPPING):
+                await self.set_state(NodeState.DRAINING)
+        except (ClusterError, TimeoutError) as error:
+            problem = str(error) or f"etcd did not answer within {SAY_STOPPING:g} s"
+            log.warning("could not say that this node is stopping", error=problem)
+            return
+        if not self.failed.is_set():
+            within = self.settings.shutdown.timeout.total_seconds()
+            self.grace = timedelta(seconds=max(await self.draining.before_stop(within), LEAST_GRACE))
+
+    async def drain(self) -> None:
+        """CANCEL all processes, kill the rest when the rest of ``shutdown.timeout`` is over."""
+        grace = self.settings.shutdown.timeout if self.grace is None else self.grace
         left = sum(vm.stats().processes for vm in self.hosts.vms())
         if left:
             seconds = f"{grace.total_seconds():g}s"
@@ -205,8 +244,9 @@ class Parts:
         log.info("node cordoned: it keeps what it has and gets nothing new")
 
     async def uncordon(self) -> None:
-        """Take work again, if the node knows every kind in use: else it waits, as when it starts."""
-        if self.state is NodeState.CORDONED and await self.become_ready():
+        """Take work again, if the node knows every kind in use: else it waits, as when it starts. A drain is over."""
+        self.draining.call_off()
+        if self.state in (NodeState.CORDONED, NodeState.DRAINING) and await self.become_ready():
             log.info("node takes work again")
 
     async def label(self, changes: Mapping[str, str | None]) -> Mapping[str, str]:

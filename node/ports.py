@@ -93,7 +93,7 @@ class Port:
     ) -> Any:
         ref = self._ports.next_ref()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[ref] = _Request(node_of(to), answer, accept)
+        self._waiting[ref] = _Request(self._ports.where(to), answer, accept)
         try:
             self._ports.route([int(kind), to, self.pid, ref, *rest])
             async with asyncio.timeout(timeout):
@@ -216,6 +216,8 @@ class Ports:
         self._open: dict[bytes, Actor] = {}
         self._served: dict[bytes, Callable[[Envelope], bool]] = {}
         self._abandoned: dict[int, Accept] = {}
+        self.where: Callable[[bytes], bytes] = node_of
+        """The node a process is on now."""
 
     def open(self, host: str) -> Port:
         """A new port; ``host`` stands in its PID, e.g. ``node:supervisor``."""

@@ -3,7 +3,8 @@
 The core says start, stop, kill or give up; this shell spawns the process through a port,
 monitors it, runs the timers and feeds back what happened. It ends (``finished``) when the
 core came to rest - stopped, exited or failed - and no process lives or is being started: who
-waits for that may give the replica to another node.
+waits for that may give the replica to another node. It may also begin with a process that runs
+already, and end by letting it go, when that moves between nodes.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any
 
 import structlog
 
-from cluster.envelope import Kind, to_raw
+from cluster.envelope import Kind, Status, to_raw
 from cluster.errors import ClusterError
 from cluster.pid import Pid, host_address
 from cluster.supervision import (
     CancelStart,
+    ChildAdopted,
     ChildExited,
     ChildStarted,
     Event,
@@ -38,7 +40,7 @@ from cluster.supervision import (
 from cluster.tasks import Tasks
 from node.kept import ReplicaStats
 from node.kinds.service import ProcessService
-from node.ports import Exit, Ports
+from node.ports import Exit, Ports, Refused
 
 log = structlog.get_logger("wippy.supervisor")
 
@@ -46,6 +48,8 @@ RESTING = frozenset({ServiceState.STOPPED, ServiceState.EXITED, ServiceState.FAI
 KILL_DEADLINE = 5.0
 """Seconds a killed process may take to be gone before that is said."""
 POLL = 0.1
+WATCH_DEADLINE = 5.0
+"""Seconds until the wish to hear of the end of a process that came is repeated."""
 STARTS_HERE = 5
 """Starts in a row that may fail here before another node is to try, when the entry sets no ``max_attempts``."""
 
@@ -114,6 +118,14 @@ class Replica:
         return Pid.parse(self._port.pid.decode()).counter
 
     @property
+    def keeper(self) -> bytes:
+        return self._port.pid
+
+    @property
+    def runs(self) -> bool:
+        return self._core.state is ServiceState.RUNNING and self._pid is not None
+
+    @property
     def pids(self) -> Collection[bytes]:
         return () if self._pid is None else (self._pid,)
 
@@ -128,6 +140,16 @@ class Replica:
 
     def start(self) -> None:
         self._handle(StartRequested())
+
+    def adopt(self, pid: bytes, since: float) -> None:
+        self._handle(ChildAdopted(self._now()))
+        self._lives(pid, since)
+        self._tasks.start(self._watch(pid), "watch")
+
+    async def leave(self) -> None:
+        if self._pid is not None:
+            self._port.cast([int(Kind.UNMONITOR), self._pid, self._port.pid, 0])
+        await self.close()
 
     def revise(self, spec: ProcessService) -> None:
         """Keep the process by another lifecycle from now on; process, host and input are the same."""
@@ -262,17 +284,33 @@ class Replica:
     def _born(self, pid: bytes) -> bool:
         """The process lives. Called as the answer comes in, because its exit may be the next thing that does."""
         self._asked = False
-        self._pid, self._since = pid, time.time()
-        self._lost_name = ""
-        self._fence(pid)
-        self._on_pid(pid)
+        self._lives(pid, time.time())
         log.info("service started", service=self.service, replica=self.replica, pid=pid.decode())
-        self.started.set()
-        self.tried.set()
         self._handle(ChildStarted(self._now()))
         if self._killed:
             self._terminate()
         return True
+
+    def _lives(self, pid: bytes, since: float) -> None:
+        self._pid, self._since = pid, since
+        self._lost_name = ""
+        self._fence(pid)
+        self._on_pid(pid)
+        self.started.set()
+        self.tried.set()
+
+    async def _watch(self, pid: bytes) -> None:
+        """Ask to hear of the end of a process that was not started through this port."""
+        while self._pid == pid:
+            try:
+                await self._port.request(Kind.MONITOR, pid, timeout=WATCH_DEADLINE)
+                return
+            except ClusterError as error:
+                if isinstance(error, Refused) and error.status is Status.NOPROC:
+                    self._exited(Exit(pid, None, {"kind": "Internal", "message": "it ended as it came to this node"}))
+                    return
+                log.warning("a service that came here is not watched yet", service=self.service, error=str(error))
+            await asyncio.sleep(POLL)
 
     def _unwanted(self, pid: bytes) -> bool:
         """A process whose start was given up is here after all: until it is gone it is fenced like the others."""

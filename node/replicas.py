@@ -31,6 +31,11 @@ from node.wanted import Wanted
 log = structlog.get_logger("wippy.supervisor")
 
 SAY_WAITING = 5.0
+NAMES_POLL = 0.005
+THAW_DEADLINE = 5.0
+"""Seconds in which the move of a process must have ended when its node stops."""
+FEW = 100
+"""Ended processes that need not be forgotten at once."""
 NO_LEASE = 0
 """The lease of what may do nothing."""
 MAX_REASON = 300
@@ -53,6 +58,8 @@ class Run:
     replica: Kept
     wanted: Wanted
     held: Held | None
+    said: bytes | None = None
+    """The process etcd knows of already."""
 
     @property
     def claim(self) -> Claim | None:
@@ -61,7 +68,8 @@ class Run:
 
 class Replicas:
     """``kinds`` says how a replica is made; ``requirements`` waits for what a service requires; ``on_start`` has each
-    service of which something started or ended; ``wake`` is called whenever something happened."""
+    service of which something started or ended; ``wake`` is called whenever something happened; ``names_of`` has the
+    names of a process."""
 
     def __init__(
         self,
@@ -76,6 +84,7 @@ class Replicas:
         requirements: Callable[[Wanted], Awaitable[None]],
         on_start: Callable[[str], None],
         wake: Callable[[], None],
+        names_of: Callable[[str], Collection[str]],
     ) -> None:
         self._node = node
         self._incarnation = incarnation
@@ -88,8 +97,13 @@ class Replicas:
         self._requirements = requirements
         self._on_start = on_start
         self._wake = wake
+        self._names_of = names_of
         self.running: dict[Key, Run] = {}
         self.stopping: dict[Key, asyncio.Task[None]] = {}
+        self.frozen: dict[Key, asyncio.Event] = {}
+        """Those whose process is on its way to another node: nothing is done to them until it is known who won. Set
+        then."""
+        self._by_pid: dict[bytes, Key] = {}
         self._fences = Fences(lambda: {pid for run in self.running.values() for pid in run.replica.pids})
         self._closed = False
         self._doing: set[str] = set()
@@ -109,6 +123,13 @@ class Replicas:
         self._doing.add(name)
         self._tasks.start(work, name).add_done_callback(lambda task: self._doing.discard(name))
 
+    def beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Do this beside everything else."""
+        if self._closed:
+            work.close()
+        else:
+            self._tasks.start(work, name)
+
     def of(self, service: str) -> list[tuple[Key, Run]]:
         return [(key, run) for key, run in self.running.items() if key[0] == service]
 
@@ -120,8 +141,13 @@ class Replicas:
             self._fence(pid, key, run)
 
     def start(self, key: Key, wanted: Wanted, claim: Claim | None) -> None:
-        if key in self.running:
-            return
+        if key not in self.running:
+            run = self.make(key, wanted, claim)
+            self._announce("service.start", key[0])
+            run.replica.start()
+
+    def make(self, key: Key, wanted: Wanted, claim: Claim | None) -> Run:
+        """A replica that is kept here from now on; it is to be started, or to be given its process."""
         make = self._kinds[wanted.entry.kind]
         replica = make(
             key[0],
@@ -136,8 +162,7 @@ class Replicas:
             on_rest=lambda state: self._has_rested(key, state),
         )
         run = self.running[key] = Run(replica, wanted, None if claim is None else Held(claim))
-        self._announce("service.start", key[0])
-        replica.start()
+        return run
 
     def _may_start(self, run: Run) -> bool:
         return run.claim is None or self._lease.may_start_owned(run.claim.lease)
@@ -156,14 +181,37 @@ class Replicas:
         if run.claim is not None:
             is_late = pid not in run.replica.pids
             lease, binding = (NO_LEASE, True) if is_late else (run.claim.lease, not run.wanted.keeps)
-            self._fences.put(pid, Fence(self._keys.service(*key), run.claim.token, lease, binding))
+            fence = run.held.fence if run.held is not None else None
+            self._fences.put(pid, Fence(*(fence or (self._keys.service(*key), run.claim.token)), lease, binding))
+
+    def refence(self, key: Key, run: Run, fence: tuple[str, int] | None) -> None:
+        """What its processes write is compared with this from now on, with the claim for None."""
+        if run.held is not None:
+            run.held.fence = fence
+            for pid in run.replica.pids:
+                self._fence(pid, key, run)
 
     def _has_pid(self, key: Key, run: Run, pid: bytes | None) -> None:
         self._wake()
         self._on_start(key[0])
-        if pid is not None and run.held is not None and not self._closed:
+        if pid is None:
+            return
+        self._index(key, pid)
+        if run.held is not None and pid != run.said and not self._closed:
             since = datetime.now(UTC).isoformat(timespec="milliseconds")
             self.claiming.tell(key, run.held, ClaimState(self._node, pid.decode(), since, self._incarnation))
+
+    def _index(self, key: Key, pid: bytes) -> None:
+        if len(self._by_pid) > 2 * len(self.running) + FEW:
+            lives = {run.replica.pid for run in self.running.values()}
+            self._by_pid = {one: its for one, its in self._by_pid.items() if one in lives}
+        self._by_pid[pid] = key
+
+    def find(self, pid: bytes) -> tuple[Key, Run] | None:
+        """The replica whose process this is."""
+        key = self._by_pid.get(pid)
+        run = None if key is None else self.running.get(key)
+        return (key, run) if key is not None and run is not None and run.replica.pid == pid else None
 
     def state_shown(self, claim: Claim) -> None:
         """What etcd says of a replica. A former process may have had the last word there: then it is said again."""
@@ -186,6 +234,8 @@ class Replicas:
         ``avoid``: this node is not to take the service again for so many seconds.
         """
         run = self.running[key]
+        if key in self.frozen:
+            return  # whoever thaws it looks at it again
         if key not in self.stopping and not self._closed:
             was_told = run.replica.finished.is_set()
             ending = self._end(key, run, reason, release, avoid, was_told)
@@ -199,6 +249,7 @@ class Replicas:
             if avoid and run.claim is not None:
                 why = run.replica.stats().last_error
                 avoided = Avoid(key[0], self._node, time.time() + avoid, why[:MAX_REASON], run.claim.lease)
+            pids = run.replica.pids
             await run.replica.stop(reason)
             del self.running[key]
             if run.held is not None:
@@ -209,14 +260,26 @@ class Replicas:
             if not release or run.claim is None or not self._lease.may_run_owned(run.claim.lease):
                 return  # it is kept, or ends with a lease that is not renewed any more
             if held is not None and held.token == run.claim.token:
+                await self._nameless(pids)
                 await self.claiming.release(key, run.claim.token, avoided)
         finally:
             self.stopping.pop(key, None)
             self._wake()
 
+    async def _nameless(self, pids: Collection[bytes]) -> None:
+        """Wait until what ended has no names any more: whoever is started elsewhere asks for them at once."""
+        try:
+            async with asyncio.timeout(RELEASE_DEADLINE):
+                while True:
+                    if not any(self._names_of(pid.decode("utf-8", "surrogateescape")) for pid in pids):
+                        return
+                    await asyncio.sleep(NAMES_POLL)
+        except TimeoutError:
+            log.warning("names of a service that ended are not free yet", pids=[pid.decode() for pid in pids])
+
     async def all_ended(self, keys: Iterable[Key], reason: str) -> None:
         """Stop these and wait, saying for whom."""
-        keys = [key for key in keys if key in self.running]
+        keys = [key for key in keys if key in self.running and key not in self.frozen]
         for key in keys:
             self.retire(key, reason)
         tasks = {self.stopping[key]: key for key in keys}
@@ -231,6 +294,17 @@ class Replicas:
                 log.info("waiting for services to end; a second signal ends the node at once", services=waiting)
         if tasks:
             log.error("services did not end", services=sorted({key[0] for key in tasks.values()}))
+
+    async def thawed(self) -> None:
+        """Wait until what is on its way has left or stays, for a while."""
+        try:
+            async with asyncio.timeout(THAW_DEADLINE):
+                for event in list(self.frozen.values()):
+                    await event.wait()
+        except TimeoutError:
+            log.error(
+                "services on their way to other nodes are left behind", services=sorted(k[0] for k in self.frozen)
+            )
 
     def fence_of(self, pid: bytes) -> tuple[str, int] | None:
         """The claim (key, token) under which the process runs or ran; None for one without."""
@@ -253,6 +327,10 @@ class Replicas:
                 break
         return False
 
+    def disown(self, pid: bytes, key: Key, token: int) -> None:
+        """The process may do nothing, though the claim it came with is this node's."""
+        self._fences.put(pid, Fence(self._keys.service(*key), token, NO_LEASE, True))
+
     def name_revoked(self, pid: bytes, name: str) -> None:
         """A process lost a name. A service that ends because of that has not done its work."""
         for run in self.running.values():
@@ -271,7 +349,11 @@ class Replicas:
             for run in self.running.values()
         ]
         for claim in self._claims.all():
-            if claim.node != self._node or (claim.service, claim.replica) not in self.running:
+            run = self.running.get((claim.service, claim.replica))
+            held = run.held if run is not None else None
+            if held is not None and held.fence is None and held.claim.token > claim.token:
+                continue  # it has come here, and the view is not as far yet
+            if claim.node != self._node or run is None:
                 pid = claim.state.pid if claim.state and claim.node != self._node else ""
                 rows.append(
                     {
@@ -286,9 +368,10 @@ class Replicas:
         return rows
 
     def owned(self) -> list[Key]:
-        return [key for key, run in self.running.items() if not run.wanted.keeps]
+        """What may not run without the lease. What is frozen does not run."""
+        return [key for key, run in self.running.items() if not run.wanted.keeps and key not in self.frozen]
 
-    def adopt(self, key: Key, run: Run, claim: Claim) -> None:
+    def rebind(self, key: Key, run: Run, claim: Claim) -> None:
         """A replica that went on without a lease runs under this claim from now on."""
         assert run.held is not None
         run.held.claim = claim

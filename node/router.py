@@ -1,14 +1,15 @@
 """The router: where an envelope goes next.
 
 To a VM of this node (the PID's counter names its slot), to one of the node's own ports
-(slot 0), or to another node over the link. What can't be delivered is never dropped in
+(slot 0), or to another node over the link; for a process that has moved, to ``node.moving``,
+which knows where it is. What can't be delivered is never dropped in
 silence: a request is answered (noproc, noconnection, an error), a message becomes a dead
 letter with its reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
@@ -26,12 +27,14 @@ ANSWERED = frozenset(
     {Kind.SPAWN, Kind.CALL, Kind.MONITOR, Kind.UNMONITOR, Kind.LINK, Kind.UNLINK, Kind.CANCEL, Kind.TERMINATE}
 )
 """Kinds that are requests whenever their ref is not 0. A MESSAGE is one too, but leaves a dead letter."""
-MESSAGE, MESSAGES, RETURN = int(Kind.MESSAGE), int(Kind.MESSAGES), int(Kind.RETURN)
+MESSAGE, MESSAGES, RETURN, EXIT = int(Kind.MESSAGE), int(Kind.MESSAGES), int(Kind.RETURN), int(Kind.EXIT)
 HOSTED = frozenset({Kind.SPAWN, Kind.CALL})
 LENGTHS = {1: 8, 2: 7, 3: 6, 4: 4, 5: 4, 6: 4, 7: 4, 8: 7, 9: 5, 10: 4, 11: 7, 12: 9, 13: 6}
 """Items of an envelope by its kind; from another node come only these."""
 NUMBERED = 9
 """Items of a MESSAGE that its sender takes back when its name is another's."""
+FORWARD = int(Kind.FORWARD)
+"""From here on the kinds are those between nodes about processes that move."""
 PAYING = frozenset({MESSAGE, RETURN})
 """Kinds with a list of payloads and a revision."""
 NODES_KNOWN = 4096
@@ -45,6 +48,12 @@ class Inbox(Protocol):
     host_id: str
 
     def post(self, item: Envelope) -> None: ...
+
+
+class Home(Inbox, Protocol):
+    """A VM, where processes live."""
+
+    slot: int
 
 
 class Links(Protocol):
@@ -65,7 +74,7 @@ class Router:
         self._names = names
         self._texts: dict[bytes, str] = {}
         self.ports = Ports(node, incarnation, self.route)
-        self.slots: dict[int, Inbox] = {}
+        self.slots: dict[int, Home] = {}
         self.hosts: dict[str, Inbox] = {}
         self.closing: set[int] = set()
         """Slots of workers that end: nothing starts there any more."""
@@ -89,10 +98,25 @@ class Router:
         """A message by name came back to its sender here: ``give_back`` has it when the names here are new enough."""
         self.on_nameless: Callable[[bytes], None] = lambda pid: None
         """A process whose VM is gone has got a name: its registration came too late."""
+        self.moves: Mapping[bytes, object] = {}
+        """Processes that have moved, or are about to, by the last part of their PID."""
+        self.on_moved: Callable[[Envelope], None] = self.no_process
+        """An envelope of this node is for one of them."""
+        self.on_moved_from: Callable[[str, Envelope], None] = lambda node, envelope: self.no_process(envelope)
+        """An envelope that came over the link from this node is."""
+        self.on_about_moved: Callable[[str, Envelope], bool] = lambda node, envelope: False
+        """A node says something about one, in a kind that is not looked at here; False: it makes no sense."""
+        self.on_exit_of_moved: Callable[[Envelope], None] = lambda envelope: None
+        """An EXIT of one of them is about to be delivered."""
+        self.find_moved: Callable[[bytes], Home | None] = lambda pid: None
+        """The VM such a process lives in, if it lives here."""
         self._in_doubt = False
 
     def route(self, envelope: Envelope) -> None:
         """Send an envelope on its way, wherever it came from."""
+        if self.moves and _uniq_of(envelope[1]) in self.moves:
+            self.on_moved(envelope)
+            return
         node = node_of(envelope[1])
         if node == self._own:
             self.deliver(envelope)
@@ -135,15 +159,25 @@ class Router:
             if not self.ports.deliver(envelope):
                 self.no_process(envelope)
             return
+        self.deliver_to(self.slots.get(slot), envelope)
+
+    def deliver_to(self, inbox: Inbox | None, envelope: Envelope) -> None:
+        """Hand an envelope to the process in the VM behind ``inbox``."""
+        kind = envelope[0]
         if kind == MESSAGE and envelope[6] and not self._holds_name(envelope):
             return
-        inbox = self.slots.get(slot)
+        if kind == EXIT and self.moves and _uniq_of(envelope[2]) in self.moves:
+            self.on_exit_of_moved(envelope)
         if inbox is None:
             self.no_process(envelope)
         elif kind == RETURN:
             self.on_return(envelope)
         else:
             inbox.post(envelope)
+
+    def inbox_of(self, pid: bytes) -> Home | None:
+        """The VM a process of this node lives in; None when there is none."""
+        return self.find_moved(pid) if _uniq_of(pid) in self.moves else self.slots.get(slot_of(pid))
 
     def _one_by_one(self, envelope: Envelope, take: Callable[[Envelope], None]) -> None:
         """The messages of a MESSAGES, for whoever wants them apart."""
@@ -157,7 +191,7 @@ class Router:
 
     def give_back(self, envelope: Envelope) -> None:
         """A RETURN for the VM of its sender: to be sent once more, or a dead letter."""
-        inbox = self.slots.get(slot_of(envelope[1]))
+        inbox = self.inbox_of(envelope[1])
         if inbox is None:
             self.dead_letters.add(envelope, "stale_name")
         else:
@@ -168,13 +202,16 @@ class Router:
         own = self._own
         for envelope in envelopes:
             if not _is_wellformed(envelope):
-                self._refuse_malformed(node, envelope)
+                if not (_is_about_moved(envelope) and self.on_about_moved(node, envelope)):
+                    self._refuse_malformed(node, envelope)
                 continue
             if envelope[0] == MESSAGE:
                 self.messages_in += 1
             elif envelope[0] == MESSAGES:
                 self.messages_in += envelope[4]
-            if node_of(envelope[1]) == own:
+            if self.moves and _uniq_of(envelope[1]) in self.moves:
+                self.on_moved_from(node, envelope)
+            elif node_of(envelope[1]) == own:
                 self.deliver(envelope)
             else:
                 log.warning("envelope for another node dropped", peer=node, to=str(envelope[1]))
@@ -234,7 +271,7 @@ class Router:
 
     def _is_of_gone_vm(self, pid: bytes) -> bool:
         """Whether a process lived here in a VM that is not there any more."""
-        if node_of(pid) != self._own or slot_of(pid) in self.slots:
+        if node_of(pid) != self._own or slot_of(pid) in self.slots or _uniq_of(pid) in self.moves:
             return False
         try:
             return Pid.parse(shown(pid)).incarnation == self._incarnation
@@ -293,7 +330,7 @@ class Router:
         to = shown(envelope[1])
         host = to[to.find("@") + 1 : to.rfind("|")]
         slot = slot_of(envelope[1])  # of one worker, where the address names one
-        inbox = self.slots.get(slot)
+        inbox: Inbox | None = self.slots.get(slot)
         if inbox is None or inbox.host_id != host or slot in self.closing:
             inbox = self.hosts.get(host)
         if inbox is None:
@@ -332,6 +369,19 @@ class Router:
         text = f"name {name!r} is no longer held by {shown(envelope[1])}"
         stale = error_map("Unavailable", text, retryable=True, details={b"applied": applied})
         self.refuse(envelope, Status.STALE_NAME, stale, "stale_name")
+
+
+def _uniq_of(pid: bytes) -> bytes:
+    """What stands behind the bar of a PID; nothing in the address of a host."""
+    return pid[pid.rfind(b"|") + 1 : -1]
+
+
+def _is_about_moved(envelope: Envelope) -> bool:
+    """Whether an envelope is of the kinds of ``node.moving``, as far as the first four items tell."""
+    if len(envelope) < 4:
+        return False
+    kind, to, sender, ref = envelope[:4]
+    return type(kind) is int and kind >= FORWARD and type(to) is bytes and type(sender) is bytes and type(ref) is int
 
 
 def _is_wellformed(envelope: Envelope) -> bool:

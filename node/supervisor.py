@@ -14,20 +14,25 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from cluster.avoids import Avoids
 from cluster.claims import Claim, Claims
+from cluster.heirs import Heirs
 from cluster.keys import Keys
-from cluster.members import Members
-from cluster.placement import Barred, DropClaim, MakeClaim, Mode, Placement, Plan, others, suits
+from cluster.members import Members, NodeState
+from cluster.placement import Barred, DropClaim, MakeClaim, Mode, Placement, Plan, others, successors, suits
 from cluster.quarantine import Quarantine
 from cluster.registry import Entry
 from node.barring import Barring
 from node.claiming import POLL, Key
 from node.declared import Declared
+from node.handing import Handing
+from node.handover import Handover
+from node.inheriting import Inheriting, Names
 from node.kept import Make
 from node.ports import Ports
 from node.replica import Replica
@@ -48,6 +53,16 @@ END_DEADLINE = 45.0
 """Seconds a change of a service waits for its former processes to end; then it is said, and waited for again."""
 
 
+@dataclass(frozen=True)
+class Here:
+    """A replica of this node. ``able``: the other nodes that may take it."""
+
+    service: str
+    replica: int
+    pids: Collection[bytes]
+    able: frozenset[str]
+
+
 class Supervisor:
     """Handler of ``KINDS``. ``run`` is its task; ``stop`` ends all replicas in order."""
 
@@ -66,6 +81,8 @@ class Supervisor:
         lease: Lease,
         env: Callable[[str], str | None],
         announce: Callable[[str, str], None],
+        heirs: Heirs,
+        names: Names,
         expected: int = 1,
     ) -> None:
         self._node = node
@@ -79,8 +96,19 @@ class Supervisor:
         self._nowhere = Nowhere(claims, members, avoids, quarantine)
         self._replicas = Replicas(
             node, incarnation, KINDS, ports, claims, keys, lease, announce, self._declared.requirements,
-            self._declared.look_again, self._wake,
+            self._declared.look_again, self._wake, names.names_of,
         )  # fmt: skip
+        self.handing = Handing(
+            node, incarnation, keys, ports, claims, members, lease, self._replicas, lambda: self._wanted,
+            lambda: self._barring.now(asyncio.get_running_loop().time()), self._look, announce,
+        )  # fmt: skip
+        """What moves from here or comes here with its claim."""
+        self.inheriting = Inheriting(
+            node, heirs, claims, keys, lease, names, self._replicas, lambda: self._wanted, self._refusal, announce
+        )
+        """What is started here before its node has stopped it."""
+        self._handover = Handover(heirs, claims, keys, lease, self._replicas, self._successors)
+        self.hand_over, self.yields = self._handover.give, self._handover.yields
         self._barring = Barring(avoids, quarantine, self.knows, self._replicas.once)
         self.release = self._barring.release
         self._running = self._replicas.running
@@ -204,6 +232,7 @@ class Supervisor:
     async def stop(self, reason: str) -> None:
         """Stop all replicas, dependents first, and give back their claims; at most until all must be dead."""
         self._open = False
+        await self._replicas.thawed()
         for level in reversed(in_levels(self._wanted)):
             await self._replicas.all_ended([key for key in self._running if key[0] in level], reason)
         await self._replicas.all_ended(list(self._running), reason)
@@ -224,6 +253,14 @@ class Supervisor:
         """The lease is about to end: nothing owned may run on."""
         for key in self._replicas.owned():
             self._retire(key, "the lease is over", release=False, kill=True)
+
+    def _look(self, key: Key) -> None:
+        """Nothing was done to this replica for a while, whatever happened: do it now."""
+        run = self._running.get(key)
+        if run is not None and self._in_doubt and not run.wanted.keeps:
+            over = run.claim is None or not self._lease.may_run_owned(run.claim.lease)
+            self._retire(key, "the node may lose its lease", release=False, kill=over)
+        self._wake()
 
     def sure(self) -> None:
         """The lease answers again, or a new one was granted: go on."""
@@ -251,12 +288,19 @@ class Supervisor:
         for key, run in list(self._running.items()):
             self._check(key, run, barred)
         for service, wanted in self._wanted.items():
-            if wanted.mode is Mode.EVERY_NODE and service not in barred.quarantined and self._eligible(wanted):
+            is_ours = wanted.mode is Mode.EVERY_NODE and not self._drains()
+            if is_ours and service not in barred.quarantined and self._eligible(wanted):
                 self._replicas.start((service, 0), wanted, None)
         lease = self._lease.current()
         if not self._lease.may_start_owned(lease):
             return now + POLL  # who is told of the lease's phase may be told a moment later
         for claim in self._claims.own():
+            if self.handing.expects((claim.service, claim.replica)):
+                continue
+            if self._drains():
+                if (claim.service, claim.replica) not in self._running:
+                    self._replicas.claiming.drop((claim.service, claim.replica), claim.token)
+                continue
             claimed = self._wanted.get(claim.service)
             if claimed is not None and self._may_use(claim, claimed, lease) and claim.service not in barred.quarantined:
                 self._replicas.start((claim.service, claim.replica), claimed, claim)
@@ -265,6 +309,8 @@ class Supervisor:
 
     def _check(self, key: Key, run: Run, barred: Barred) -> None:
         """Stop a replica that is not to run here, or not like this."""
+        if key in self._replicas.frozen or self.inheriting.has(key):
+            return  # these are looked after by whoever has to do with them
         wanted = self._wanted.get(key[0])
         if wanted is None:
             self._retire(key, "service removed")
@@ -301,14 +347,23 @@ class Supervisor:
         held = self._claims.get(*key)
         if held is not None and held.token == claim.token and claim.lease == self._lease.current():
             return True
-        if not run.wanted.keeps:
+        if self._claims.applied < claim.token:
+            return True  # it came with its process, and the view is not as far yet
+        if self._handover.is_passed_on(key, held):
+            self._retire(key, f"node {held.node if held else ''} runs it now", release=False)
+        elif not run.wanted.keeps:
             self._retire(key, "its claim is lost", release=False, kill=True)
         elif held is not None and held.node != self._node:
             self._retire(key, f"node {held.node} runs it now", release=False)
         elif held is not None and held.lease == self._lease.current():
-            self._replicas.adopt(key, run, held)
+            self._replicas.rebind(key, run, held)
             return True
         return False
+
+    def _drains(self) -> bool:
+        """Whether this node gives away what it has: it starts nothing then."""
+        member = self._members.get(self._node)
+        return member is not None and member.state is NodeState.DRAINING
 
     def _may_use(self, claim: Claim, wanted: Wanted, lease: int) -> bool:
         return (
@@ -328,10 +383,31 @@ class Supervisor:
                 case MakeClaim(service, replica):
                     self._replicas.claiming.ask((service, replica), self._lease.current)
                 case DropClaim(service, replica, token):
-                    if (service, replica) not in self._running:
+                    if (service, replica) not in self._running and not self.handing.expects((service, replica)):
                         self._replicas.claiming.drop((service, replica), token)
         self._plan = plan
         return plan.wake_at
+
+    def services_here(self) -> list[Here]:
+        """The replicas that are here, and the other nodes that may take each now."""
+        barred = self._barring.now(asyncio.get_running_loop().time())
+
+        def able(wanted: Wanted) -> frozenset[str]:
+            is_shared = wanted.mode is Mode.CLUSTER
+            return frozenset(others(wanted.service, self._members.all(), barred, self._node) if is_shared else ())
+
+        return [Here(*key, run.replica.pids, able(run.wanted)) for key, run in self._running.items()]
+
+    def _successors(self, key: Key) -> list[str]:
+        services = [wanted.service for wanted in self._wanted.values()]
+        barred = self._barring.now(asyncio.get_running_loop().time())
+        return successors(key, services, self._members.all(), self._claims.all(), barred)
+
+    def _refusal(self, key: Key) -> str:
+        """Why nothing can be taken over from another node."""
+        if not self._open or self._in_doubt:
+            return f"node {self._node} is not ready"
+        return self.handing.refusal_of(key)
 
     def kept_by(self, counter: int) -> str:
         """The service whose replica here keeps its processes by the port of this counter; empty for none. From any

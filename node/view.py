@@ -33,6 +33,7 @@ from node.limits import limits_of
 from node.logs import Logs
 from node.metrics import HostSample, LinkSample, NatsSample, NodeSample, Steps, WorkerSample
 from node.modules.system import resident
+from node.moving import Moving
 from node.probes import Target
 from node.router import Router
 from node.supervisor import Supervisor
@@ -59,6 +60,7 @@ class NodeView:
     room: Room
     hosts: Hosts
     trees: Trees
+    moving: Moving
     router: Router
     supervisor: Supervisor
     quarantine: Quarantine
@@ -215,8 +217,9 @@ class NodeView:
         }
 
     async def inspect(self, pid: str) -> dict[str, Any] | None:
-        parsed = Pid.parse(pid)
-        return self.trees.inspect(pid) if parsed.host == HOST else await self.hosts.inspect(pid, parsed.slot)
+        if Pid.parse(pid).host == HOST:
+            return self.trees.inspect(pid)
+        return await self.hosts.inspect(pid, self.moving.slot(pid.encode()))
 
     def dead_letters(self) -> list[dict[str, Any]]:
         return [asdict(letter) for letter in self.router.dead_letters.kept()]

@@ -18,6 +18,8 @@ from cluster.registry import Entry
 from node.kinds.lifecycle import Lifecycle
 from node.kinds.service import Placement
 
+MOVABLE = frozenset({"process.service"})
+
 
 class Placed(Protocol):
     """What the supervisor needs of a decoded entry that is placed and claimed, whatever its kind."""
@@ -64,6 +66,11 @@ class Wanted:
     def keeps(self) -> bool:
         """Whether it goes on while the node has no lease."""
         return self.mode is Mode.EVERY_NODE or self.spec.placement.on_lease_loss == "keep"
+
+    @property
+    def movable(self) -> bool:
+        """Whether its process may move between nodes with its claim. What keeps children is started again elsewhere."""
+        return self.mode is Mode.CLUSTER and self.entry.kind in MOVABLE
 
     def has(self, replica: int) -> bool:
         return replica < self.spec.placement.replicas

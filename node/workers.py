@@ -165,18 +165,20 @@ class Host:
 
     def post(self, item: Item) -> None:
         """Hand an item to the least loaded worker."""
-        if len(self.workers) == 1:
-            self.workers[0].vm.post(item)
-            return
-        able = {worker.vm.slot: worker for worker in self.workers if not worker.ending and not worker.vm.failed}
-        if not able:
-            self.workers[0].vm.post(item)
-            return
-        chosen = able[least_loaded([worker.load for worker in able.values()]).slot]
-        if item[0] in STARTS:
+        chosen = self.least_loaded()
+        if item[0] in STARTS and len(self.workers) > 1:
             chosen.hand(item)
         else:
             chosen.vm.post(item)
+
+    def least_loaded(self) -> Worker:
+        """The worker that has the least to do."""
+        if len(self.workers) == 1:
+            return self.workers[0]
+        able = {worker.vm.slot: worker for worker in self.workers if not worker.ending and not worker.vm.failed}
+        if not able:
+            return self.workers[0]
+        return able[least_loaded([worker.load for worker in able.values()]).slot]
 
     def add(self, vm: Vm) -> Worker:
         taken = {worker.number for worker in self.workers}

@@ -48,10 +48,13 @@ def one_by_one(items: list[Item]) -> list[Item]:
 class World:
     """Answers code requests from its entries and module calls from ``modules``; collects everything else."""
 
-    def __init__(self, config: VmConfig | None = None, modules: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, config: VmConfig | None = None, modules: Mapping[str, str] | None = None, *, node: str = "n1"
+    ) -> None:
         self.clock = VirtualClock()
         self.patience = PATIENCE
-        self.kernel = Kernel(1, "n1", 1, "app:processes", config or VmConfig(), modules or {}, self.clock)
+        self.kernel = Kernel(1, node, 1, "app:processes", config or VmConfig(), modules or {}, self.clock)
+        self.host = f"{{{node}@app:processes|}}".encode()
         self.entries: dict[bytes, dict[bytes, Any]] = {}
         self.out: list[Item] = []
         self.handlers: dict[tuple[bytes, bytes], Callable[..., Any]] = {}
@@ -152,14 +155,14 @@ class World:
     def post_spawn(self, id: str, *args: Any, options: dict[bytes, Any] | None = None) -> int:
         self._reference += 64
         wanted = {b"monitor": True} if options is None else options
-        self.post([int(Kind.SPAWN), HOST, OUTSIDE, self._reference, id.encode(), list(args), wanted])
+        self.post([int(Kind.SPAWN), self.host, OUTSIDE, self._reference, id.encode(), list(args), wanted])
         return self._reference
 
     def call(self, id: str, *args: Any, **options: Any) -> tuple[Any, Any]:
         """Call a function; returns its value and its error map."""
         self._reference += 64
         given = {name.encode(): value for name, value in options.items()}
-        self.run([int(Kind.CALL), HOST, OUTSIDE, self._reference, id.encode(), list(args), given])
+        self.run([int(Kind.CALL), self.host, OUTSIDE, self._reference, id.encode(), list(args), given])
         reply = self.reply(self._reference)
         return (reply[5], None) if reply[4] == 0 else (None, reply[5])
 

@@ -83,15 +83,24 @@ class MoveCore:
     """The process ``uniq``, born on node ``birth``, on this ``node``; the module's docstring is the table."""
 
     def __init__(
-        self, node: str, birth: str, uniq: str, keys: Keys, own: Registration, is_open: Callable[[str], bool]
+        self,
+        node: str,
+        birth: str,
+        uniq: str,
+        keys: Keys,
+        own: Registration,
+        is_open: Callable[[str], bool],
+        *,
+        first: int = 0,
     ) -> None:
+        """What is numbered is numbered from ``first`` on: above all that an earlier core of the process has said."""
         self.node = node
         self.place = Place.RUNS if node == birth else Place.ELSEWHERE
         self.departure: Departure | None = None
         self.arrival: Arrival | None = None
         self.tombstone: Tombstone | None = None
-        self.watches = Watches()
-        self.redirect = Redirect(node, birth)
+        self.watches = Watches(first)
+        self.redirect = Redirect(node, birth, first)
         self._transactions = Transactions(keys, uniq, node)
         self._own: Registration | None = own
         self._is_open = is_open
@@ -109,12 +118,17 @@ class MoveCore:
         """What was to come when the lease was lost: should its commit have been applied, the process has ended."""
         self._seen_coming = 0
         """The revision at which moved/P named this node while that was not decided here."""
-        self._attempts = 0
+        self._attempts = first
 
     @property
     def is_guest(self) -> bool:
         """Whether the process came here, under a lease of this node: it is owned work."""
         return self._committed > 0
+
+    @property
+    def is_deleting(self) -> bool:
+        """Whether moved/P is being deleted."""
+        return self._deletion[0] > 0
 
     @property
     def relaying(self) -> int:

@@ -35,7 +35,12 @@ class Accepted:
         return dict(self._highest)
 
     def accept(self, node: str, number: int) -> bool:
-        """Whether nothing sent later by the node was accepted before."""
+        """Whether nothing sent later by the node was accepted before.
+
+        What has no number (0) was sent before its node knew that the process may move: before all that has one.
+        """
+        if not number:
+            return node not in self._highest
         if number <= self._highest.get(node, 0):
             return False
         self._highest[node] = number

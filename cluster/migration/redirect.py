@@ -33,9 +33,9 @@ class Pending:
 class Redirect:
     """The route, the flush that is awaited, and what waits for it."""
 
-    def __init__(self, node: str, route: str) -> None:
+    def __init__(self, node: str, route: str, first: int = 0) -> None:
         self._node = node
-        self._flushes = 0
+        self._flushes = first
         self._held: list[tuple[Item, Way]] = []
         self.route = route
         self.pending: Pending | None = None

@@ -12,10 +12,15 @@ from cluster.migration.items import Assertion, Watcher
 class Watches:
     """The watchers of this node. Each hears at most once."""
 
-    def __init__(self) -> None:
-        self._numbers = 0
+    def __init__(self, first: int = 0) -> None:
+        self._numbers = first
         self._asserted: dict[Watcher, Assertion] = {}
         self._unanswered: set[Watcher] = set()
+
+    @property
+    def any(self) -> bool:
+        """Whether somebody here is to hear."""
+        return bool(self._asserted)
 
     @property
     def unanswered(self) -> list[Assertion]:

@@ -18,6 +18,7 @@ from cluster.supervision.child import Child as Child
 from cluster.supervision.child import Phase as Phase
 from cluster.supervision.service import Action as Action
 from cluster.supervision.service import CancelStart as CancelStart
+from cluster.supervision.service import ChildAdopted as ChildAdopted
 from cluster.supervision.service import ChildExited as ChildExited
 from cluster.supervision.service import ChildStarted as ChildStarted
 from cluster.supervision.service import Event as Event

@@ -9,6 +9,7 @@ Pure: no clock, no random, no process. Times are seconds; ``jitter`` of an event
     state       event                         next        actions
     --------    --------------------------    --------    ------------------------------------------
     stopped     StartRequested                starting    StartChild(0)
+    stopped     ChildAdopted                  running
     starting    ChildStarted                  running
     starting    ChildExited(error)            starting    StartChild(delay), or GiveUp -> failed
     running     ChildExited(no error)         exited
@@ -80,6 +81,13 @@ class ChildStarted:
 
 
 @dataclass(frozen=True)
+class ChildAdopted:
+    """A child that runs already came here from elsewhere. It counts as one that was started now."""
+
+    at: float
+
+
+@dataclass(frozen=True)
 class ChildExited:
     """The child ended, or could not be started. ``error`` None: it returned. ``retryable`` as its error says."""
 
@@ -99,7 +107,7 @@ class StopTimedOut:
     """``StopChild.grace`` has passed and the child lives."""
 
 
-Event: TypeAlias = StartRequested | ChildStarted | ChildExited | StopRequested | StopTimedOut
+Event: TypeAlias = StartRequested | ChildStarted | ChildAdopted | ChildExited | StopRequested | StopTimedOut
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,8 @@ class Supervision:
                 return self._start()
             case ChildStarted(at):
                 return self._started(at)
+            case ChildAdopted(at):
+                return self._adopted(at)
             case ChildExited():
                 return self._exited(event)
             case StopRequested(reason):
@@ -186,6 +196,10 @@ class Supervision:
         # a start that was under way when the stop came
         self.state = ServiceState.STOPPING
         return [self._stop_child()]
+
+    def _adopted(self, at: float) -> list[Action]:
+        self._start()  # nothing is to be started for it
+        return self._started(at)
 
     def _exited(self, event: ChildExited) -> list[Action]:
         ran = event.at - self._started_at if self._child_lives else 0.0

@@ -47,7 +47,7 @@ async def call(
 ) -> None:
     """Send a message and print the first reply, or call a function and print its result, as JSON."""
     given, deadline, target = list(rest or []), seconds(timeout), target_argument(target)
-    if await _is_function(client, target, deadline):
+    if await is_function(client, target, deadline):
         try:
             arguments = [json_argument(each) for each in given]
         except Failed as wrong:
@@ -64,7 +64,7 @@ async def call(
     show_json(reply.value)
 
 
-async def _is_function(client: Client, target: str, timeout: float) -> bool:
+async def is_function(client: Client, target: str, timeout: float) -> bool:
     """A text with a colon is the id of a function, unless a process is registered under it."""
     if is_pid(target) or ":" not in target:
         return False

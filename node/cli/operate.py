@@ -1,4 +1,4 @@
-"""Verbs that operate: cordon and uncordon a node, give it labels, release a service from quarantine."""
+"""Verbs that operate: cordon and uncordon a node, give it labels, release a service from quarantine, move a process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from node.cli.console import note, shown
 from node.cli.failures import Failed
-from node.cli.gateway import Timeout, seconds
+from node.cli.gateway import Timeout, seconds, target_argument
 
 if TYPE_CHECKING:
     from cluster.client import Client
@@ -18,14 +18,38 @@ Node = Annotated[str, typer.Argument(metavar="NODE", help="The node's name, as `
 
 async def cordon(client: Client, target: Node, timeout: Timeout = "5s") -> None:
     """Let a node keep what it has and get nothing new, until it is uncordoned or started anew."""
-    told = await client.ask(target, "cordon", timeout=seconds(timeout))
-    print(f"{told['node']} is {told['state']}")
+    print(f"{target} is {(await client.cordon(target, timeout=seconds(timeout))).value}")
 
 
 async def uncordon(client: Client, target: Node, timeout: Timeout = "5s") -> None:
-    """Let a cordoned node take work again."""
-    told = await client.ask(target, "uncordon", timeout=seconds(timeout))
-    print(f"{told['node']} is {told['state']}")
+    """Let a cordoned or drained node take work again; a drain that is under way is called off."""
+    print(f"{target} is {(await client.uncordon(target, timeout=seconds(timeout))).value}")
+
+
+async def move(
+    client: Client,
+    process: Annotated[
+        str, typer.Argument(metavar="PID|NAME", help="A PID such as '{node-1@app:processes|1-2a}', or a name")
+    ],
+    to: Annotated[str, typer.Argument(metavar="NODE", help="The node it is to run on")],
+    within: Annotated[
+        str, typer.Option("--within", metavar="DURATION", help="How long it may take to hand over its state")
+    ] = "10s",
+) -> None:
+    """Move a running process to another node, with its PID, state and mailbox. Exit code 1 when it stayed."""
+    moved = await client.move(target_argument(process), to, within=seconds(within))
+    if moved.verdict == "moved":
+        print(f"moved to {moved.node} in {_span(moved.seconds)}")
+    elif not moved.verdict and not moved.reason:
+        print(f"it runs on {moved.node} already")
+    elif moved.verdict == "died":
+        raise Failed(f"not moved, and ended: {moved.reason}")
+    else:
+        raise Failed(f"not moved: {moved.reason}; it runs on {moved.node}" if moved.verdict else moved.reason)
+
+
+def _span(taken: float) -> str:
+    return f"{taken * 1000:.0f} ms" if taken < 1 else f"{taken:.1f} s"
 
 
 async def label(

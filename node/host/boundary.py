@@ -20,6 +20,14 @@ messages ``[[topic, payloads], ...]``, context, tracked, timeout in milliseconds
     [47, [nodes]]                           the nodes of the cluster as this one sees them
     [48, reason, grace_seconds]             CANCEL to every process, kill what is left after grace; then [55]
     [49, text]                              an item that had no form; only made here
+    [70, [[uniq, node], ...]]               these processes have moved, or are about to, and live on that node now; no
+                                            node: they have ended, or are where their PIDs say again
+    [71, pid, move, to, deadline]           the process is asked to leave; deadline is a time in ms since 1970
+    [72, pid, move]                         after [62]: all that came before is given; answered by [63]
+    [73, pid, move, reason]                 the move is given up: the process goes on here
+    [74, pid, move]                         it runs elsewhere: forget it, telling nobody
+    [75, pid, text, parent]                 run the process that came, from the text of a [63]; parent is who keeps it
+    [76, pid, watcher, watch, number]       the watcher is to hear of its end; answered by [64]
 
 Out of a VM, besides envelopes for processes that are not in it:
 
@@ -35,6 +43,11 @@ Out of a VM, besides envelopes for processes that are not in it:
     [58, pid]                               a process was upgraded: what streamed into it ends, its names stay
     [59, to, from, topic, name, reason]     a message by name that came back reached nobody
     [60, pid, caller]                       a function runs for a process that may own something
+    [61, pid, move, reason]                 the process can't leave, and goes on: answers [71]
+    [62, pid, move, entry]                  it has handed over its state, nothing of it runs; entry is what it is to run
+    [63, pid, move, text, watchers]         what it is, for [75]; watchers are [pid, watch]. Nothing of it comes after
+    [64, pid, watcher, watch, number, alive]
+    [65, pid, watcher, watch, is_on]        a process here watches one that has moved, or does not any more
 
 A code package is a dict: id, kind, source (already transformed by the dialect), method, modules
 (list), imports {alias: id}, version (of the registry), context (optional); keys and texts bytes.
@@ -78,6 +91,13 @@ class In(IntEnum):
     NODES = 47
     STOP = 48
     MALFORMED = 49
+    MOVED = 70
+    MIGRATE = 71
+    FREEZE = 72
+    THAW = 73
+    DROP = 74
+    ADOPT = 75
+    WATCH = 76
 
 
 class Out(IntEnum):
@@ -94,6 +114,11 @@ class Out(IntEnum):
     UPGRADED = 58
     DEAD_LETTER = 59
     RUNS_FOR = 60
+    UNMOVABLE = 61
+    LEAVING = 62
+    LUGGAGE = 63
+    WATCHED = 64
+    WATCHES = 65
 
 
 class ItemPacker:

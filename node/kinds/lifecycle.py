@@ -64,6 +64,9 @@ class Lifecycle(Model):
     """How long it may wait for what it requires, and how long its process may take to be there."""
     stop_timeout: PositiveDuration = timedelta(seconds=10)
     """How long it may take to end after CANCEL, before it is killed."""
+    handover: Literal["stop-first", "start-first"] = "stop-first"
+    """How it goes to another node when its own is drained or stops, and its process can't move: ``start-first`` lets it
+    run twice for a moment, so that it is never away."""
     stable_threshold: Duration = timedelta(seconds=5)
     """Having run this long, the count of restarts begins anew."""
     requires: list[Ref] = Field(default_factory=list)

@@ -120,6 +120,8 @@ class ProcessSupervisor(KindModel):
             raise ValueError("strategy dynamic needs a template and no children: they come at run time")
         if self.strategy != "dynamic" and self.template is not None:
             raise ValueError(f"template needs strategy: dynamic, got {self.strategy}")
+        if self.lifecycle.handover == "start-first":
+            raise ValueError("handover: start-first is for process.service; a supervisor stops with its children first")
         ids = [child.id for child in self.children]
         if twice := sorted({id for id in ids if ids.count(id) > 1}):
             raise ValueError(f"two children are named {twice[0]!r}")

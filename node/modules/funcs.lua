@@ -54,7 +54,9 @@ local function attempt_ended(call, value, failure)
         return
     end
     process.holds = process.holds - 1
-    if not process.dead then
+    if process.successor then
+        K.moving.settle(process.successor)
+    elseif not process.dead then
         call.on_end(values.copy_or_nil(value), values.copy_or_nil(failure))
     end
 end

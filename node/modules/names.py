@@ -2,16 +2,18 @@
 
 LOCAL names live in this node, the others in etcd on the node's lease (see ``cluster.names``). A process may
 name another one only when it lives on this node: a cluster name is on the lease of the node that holds its process.
+Where that is its PID does not say, once it has moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from cluster.errors import BadPid, NameTaken
 from cluster.etcd import LeaseGone
+from cluster.heirs import Inherited
 from cluster.names import MAX_NAME, Registered, Scope
 from cluster.pid import Pid, is_pid
 from node.modules.contract import Answer, Caller, LuaError, Values, argument, invalid, not_found, text
@@ -30,23 +32,45 @@ class Names(Protocol):
     async def unregister(self, name: str, pid: str, scope: Scope) -> bool: ...
 
 
+Inherit: TypeAlias = Callable[[str, str, Scope, str], Awaitable[Inherited]]
+"""``inherit(pid, name, scope, by)``: the process asked for a name that ``by`` has."""
+
+
+async def not_inherited(pid: str, name: str, scope: Scope, by: str) -> Inherited:
+    return Inherited.NO
+
+
+def birthplace(pid: str) -> str:
+    return Pid.parse(pid).node
+
+
 class NamesModule:
     """Handlers of ``process.registry``.
 
     ``lease`` gives the id of the lease the node lives on now; ``default_scope`` is what a registration
-    without a scope means (setting ``names.default_scope``).
+    without a scope means (setting ``names.default_scope``). ``where`` gives the node a process is on; ``inherit``
+    waits for a name a process is to get from the one it takes over from.
     """
 
     name = "names"
     deadlines: Mapping[str, timedelta | None] = {"register": timedelta(seconds=30), "unregister": timedelta(seconds=15)}
 
     def __init__(
-        self, names: Names, node: str, lease: Callable[[], int], *, default_scope: Scope = Scope.LOCAL
+        self,
+        names: Names,
+        node: str,
+        lease: Callable[[], int],
+        *,
+        default_scope: Scope = Scope.LOCAL,
+        where: Callable[[str], str] = birthplace,
+        inherit: Inherit = not_inherited,
     ) -> None:
         self._names = names
         self._node = node
         self._lease = lease
         self._default = default_scope
+        self._where = where
+        self._inherit = inherit
 
     def call(self, caller: Caller, fn: str, args: Values) -> Answer:
         name = _name(argument(args, 0))
@@ -67,9 +91,16 @@ class NamesModule:
         raise invalid(f"process.registry.{fn} wants an answer")
 
     async def _register(self, name: str, pid: str, scope: Scope) -> Values:
+        timeout = STRONG_WITHIN if scope is Scope.STRONG else 5.0
         try:
-            timeout = STRONG_WITHIN if scope is Scope.STRONG else 5.0
-            await self._names.register(name, pid, scope, self._lease(), timeout)
+            try:
+                await self._names.register(name, pid, scope, self._lease(), timeout)
+            except NameTaken as error:
+                inherited = await self._inherit(pid, name, scope, error.by)
+                if inherited is Inherited.NO:
+                    raise
+                if inherited is Inherited.AGAIN:
+                    await self._names.register(name, pid, scope, self._lease(), timeout)
         except NameTaken as error:
             raise LuaError("AlreadyExists", str(error), retryable=False, details={"by": error.by}) from None
         except LeaseGone:
@@ -89,10 +120,11 @@ class NamesModule:
             return caller.pid_text
         pid = text(value, "pid")
         try:
-            node = Pid.parse(pid).node
+            Pid.parse(pid)
         except BadPid as error:
             raise invalid(str(error)) from None
-        if node != self._node:
+        node = self._where(pid)
+        if pid != caller.pid_text and node != self._node:
             raise invalid(f"{pid} lives on node {node}: a process is named on its own node, this one is {self._node}")
         return pid
 

@@ -15,7 +15,7 @@ local payload = {
     },
 }
 local VALUE, FORMAT = 1, 2 -- in a payload
-local COUNT = mailbox.COUNT -- in a message
+local ARRIVED, COUNT = mailbox.ARRIVED, mailbox.COUNT -- in a message; the count only where it is not one
 local payload_meta, message_meta = mailbox.payload_meta, mailbox.message_meta
 local methods = {}
 
@@ -110,7 +110,7 @@ end
 
 -- The way of nearly every message. Whatever only looks like one shows what it has itself.
 function mailbox.message_methods.data(self)
-    if self and self[COUNT] == 1 then
+    if self and self[ARRIVED] and not self[COUNT] then
         return self[VALUE]
     end
     return methods.data(self)

@@ -1,10 +1,10 @@
 -- Module process: the process itself, its messages, its children and whom it watches.
 local K = ...
-local delivery, errors, mailbox, operations, processes, signals, spawning, turns, values =
-    K.delivery, K.errors, K.mailbox, K.operations, K.processes, K.signals, K.spawning, K.turns, K.values
+local delivery, errors, mailbox, moving, operations, processes, signals, spawning, turns, values =
+    K.delivery, K.errors, K.mailbox, K.moving, K.operations, K.processes, K.signals, K.spawning, K.turns, K.values
 local rawmeta = K.rawmeta
 
-local OPTIONS = { trap_links = "boolean", upgradable = "boolean" }
+local OPTIONS = { trap_links = "boolean", upgradable = "boolean", migratable = "boolean" }
 
 local process = {
     send = delivery.send,
@@ -14,6 +14,7 @@ local process = {
         EXIT = "pid.exit",
         LINK_DOWN = "pid.link.down",
         OUTDATED = "pid.outdated",
+        MIGRATE = "pid.migrate",
     },
 }
 
@@ -63,7 +64,11 @@ end
 
 function process.get_options()
     local caller = own()
-    return { trap_links = caller.trap_links == true, upgradable = caller.upgradable == true }
+    return {
+        trap_links = caller.trap_links == true,
+        upgradable = caller.upgradable == true,
+        migratable = caller.migratable == true,
+    }
 end
 
 function process.set_options(options)
@@ -72,7 +77,7 @@ function process.set_options(options)
     end
     for name, value in next, options do
         if not OPTIONS[name] then
-            local text = "unknown option '" .. tostring(name) .. "'; known: trap_links, upgradable"
+            local text = "unknown option '" .. tostring(name) .. "'; known: trap_links, upgradable, migratable"
             return false, errors.new("Invalid", text, false)
         elseif type(value) ~= OPTIONS[name] then
             local text = "option '" .. name .. "': expected a " .. OPTIONS[name] .. ", got a " .. type(value)
@@ -80,8 +85,15 @@ function process.set_options(options)
         end
     end
     local caller = own()
+    if options.migratable and caller.is_call then
+        local text = "a function can't be moved: its caller waits for it where it runs; move the caller"
+        return false, errors.new("Invalid", text, false)
+    end
     for name, value in next, options do
         caller[name] = value
+    end
+    if options.migratable ~= nil then
+        moving.allowed(caller)
     end
     return true
 end
@@ -107,7 +119,8 @@ function process.unlisten(channel)
     return mailbox.unlisten(channel)
 end
 
--- Start over with other code (or the same) and new arguments; PID, mail, names and watchers stay.
+-- Start over with other code (or the same) and new arguments; PID, mail, names and watchers stay. One that is asked to
+-- leave starts over where it is to go.
 function process.upgrade(id, ...)
     if id ~= nil and type(id) ~= "string" then
         error("bad argument #1 to 'upgrade' (string or nil expected, got " .. type(id) .. ")", 2)
@@ -123,7 +136,11 @@ function process.upgrade(id, ...)
     if not entry then
         error(err, 0)
     end
-    processes.replace(caller, entry, arguments)
+    if caller.moving then
+        moving.hand_over(caller, entry, arguments)
+    else
+        processes.replace(caller, entry, arguments)
+    end
     turns.abandon()
 end
 

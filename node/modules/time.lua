@@ -861,6 +861,22 @@ return function(env)
         return named[name]
     end
 
+    -- A location as plain data, for a VM elsewhere, and the location of such data.
+    function time.pack_zone(location)
+        if location == UTC then return "UTC" end
+        if location == LOCAL then return "Local" end
+        local zone = zones[location]
+        return { name = zone.name, offset = zone.offset, changes = zone.changes }
+    end
+
+    function time.unpack_zone(packed)
+        if packed == "UTC" then return UTC end
+        if packed == "Local" then return LOCAL end
+        local location = packed.changes and named[packed.name] or new_location(packed.name, packed.offset, packed.changes)
+        if packed.changes then named[packed.name] = location end
+        return location
+    end
+
     time.to_ns = to_ns
     return time
 end

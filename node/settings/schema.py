@@ -171,6 +171,14 @@ class Supervisor(Section):
     """Accepted."""
 
 
+class Console(Section):
+    """The live prompt of ``wippy console``."""
+
+    enabled: bool | None = None
+    """Whether this node lets clients open one: whoever may query the node can run any code in it then. Each line is
+    logged. Unset: yes with embedded servers, no in a cluster; ``wippy up`` sets it."""
+
+
 class Lua(Section):
     """The original's Lua caches and type checks; code is compiled once per VM here."""
 
@@ -406,6 +414,7 @@ class Settings(Section):
     registry: Registry = Registry()
     relay: Relay = Relay()
     supervisor: Supervisor = Supervisor()
+    console: Console = Console()
     lua: Lua = Lua()
     shutdown: Shutdown = Shutdown()
     metrics: Metrics = Metrics()

@@ -19,6 +19,7 @@ from cluster.errors import CallTimeout, Invalid
 from cluster.members import Members
 from cluster.pid import node_of
 from cluster.tasks import Tasks
+from node.inhabitants import Overseen
 from node.ports import Ports
 from node.trees.children import World
 from node.trees.commands import Commands
@@ -207,10 +208,14 @@ class Trees:
 
     def _born(self, supervisor: bytes, pid: bytes) -> None:
         """Tell the guard at the top of which tree on this node the process is."""
+        self._guard.born(pid, self._top(supervisor))
+
+    def _top(self, supervisor: bytes) -> bytes:
+        """The supervisor at the top of the tree, as far as that is on this node."""
         top = supervisor
         while (overseer := self._overseers.get(top)) is not None and overseer.parent in self._overseers:
             top = overseer.parent
-        self._guard.born(pid, top)
+        return top
 
     def inspect(self, pid: str) -> dict[str, Any] | None:
         """What is known of one supervisor here, its children counted by their states; None when it is none."""
@@ -220,6 +225,15 @@ class Trees:
         row, *children = overseer.shown()
         counts = Counter(child["state"] for child in children)
         return {**row, "kind": SUPERVISOR, "host": HOST, "children": dict(sorted(counts.items()))}
+
+    def overseen(self) -> list[Overseen]:
+        """The supervisors here."""
+
+        def told(pid: bytes, one: Overseer) -> Overseen:
+            parent, top = one.parent.decode("utf-8", "replace"), self._top(pid).decode()
+            return Overseen(pid.decode(), one.entry, parent, one.is_owned, top)
+
+        return [told(pid, one) for pid, one in self._overseers.items()]
 
     def shown(self) -> list[dict[str, Any]]:
         """All supervisors here and their children."""

@@ -66,11 +66,11 @@ async def two(etcd: Etcd, servers, cluster_name: str) -> AsyncIterator[Two]:  # 
         everywhere = Seen()
         forgetful = await stack.enter_async_context(Forgetful([servers.etcd_url]))
         nodes = []
-        for name in ("a", "b"):
+        for _ in range(2):
             watch = PrefixWatch(forgetful, keys.prefix)
             lease = (await etcd.grant(60)).id
             node = Node(lease)
-            node.names = Names(forgetful, watch, keys, name, tasks, lambda n=node: n.lease, everywhere)
+            node.names = Names(forgetful, watch, keys, tasks, lambda n=node: n.lease, everywhere)
             node.names.on_change(lambda name, pid, revision, n=node: n.changes.append((name, pid)))
             node.names.on_revoked(lambda name, pid, n=node: n.revoked.append((name, pid)))
             await stack.enter_async_context(watch)
@@ -336,7 +336,7 @@ class TestGivenBack:
         self, two: Two, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("cluster.names.FREE_WITHIN", 0.05)
-        monkeypatch.setattr("cluster.names.RELEASE_PAUSE", 0.5)
+        monkeypatch.setattr("cluster.releases.PAUSE", 0.5)
         await two.a.register("chat", A1, Scope.EVENTUAL)
         await eventually(lambda: two.b.names.lookup("chat") is not None)
         two.etcd.away = True

@@ -67,7 +67,8 @@ class World:
                             self.say(name, other, "changes", own.generation, seq, changes)
                 case SendState(to):
                     counts = {group: dict(members) for group, members in own.counts.items()}
-                    self.say(name, to, "state", own.generation, own.seq, counts)
+                    apart = {group: set(pids) for group, pids in own.apart.items()}
+                    self.say(name, to, "state", own.generation, own.seq, counts, apart)
                 case Ask(to):
                     self.say(name, to, "ask")
                 case Tell(joined, group, pids):
@@ -88,8 +89,8 @@ class World:
         match word:
             case ("changes", life, seq, changes):
                 self.perform(to, core.changed(name, life, seq, changes))
-            case ("state", life, seq, counts):
-                self.perform(to, core.state(name, life, seq, counts))
+            case ("state", life, seq, counts, apart):
+                self.perform(to, core.state(name, life, seq, counts, apart))
             case ("digest", life, seq):
                 self.perform(to, core.digest(name, life, seq))
             case ("ask",):

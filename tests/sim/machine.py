@@ -184,7 +184,6 @@ class Life:
             self.client,  # type: ignore[arg-type]
             self.watch,  # type: ignore[arg-type]
             KEYS,
-            self.name,
             self.tasks,
             lambda: self.keeper.lease.id,
             Everywhere(Control(self), SUBJECTS, self.members, self.name),  # type: ignore[arg-type]
@@ -222,7 +221,7 @@ class Life:
             lambda variable: None,
             lambda kind, service: sim.world.note(self.label, kind, service),
         )
-        self.owners = Owners(self.supervisor, self.holders, self.router.names_in_doubt)
+        self.owners = Owners(self.supervisor, self.holders, names_in_doubt=self.router.names_in_doubt)
         self.ownership = Ownership(self.tasks, lambda code: self.end("owned work did not end"))
         self.vm = Vm(self)
         self.router.slots[self.vm.slot] = self.router.hosts[self.vm.host_id] = self.vm

@@ -314,7 +314,7 @@ MUTANTS = (
         "names",
         Names,
         "release",
-        "await self._release_cluster(name, held)",
+        "await self._releases.free(name, held)",
         "pass",
     ),
 )

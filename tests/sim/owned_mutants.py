@@ -170,7 +170,7 @@ NAMES = (
         "groups",
         GroupsCore,
         "process_ended",
-        "return self._set_local(pid, dict.fromkeys(self._by_pid.get(pid, ()), 0))",
+        "actions = self._set_local(pid, dict.fromkeys(self._by_pid.get(pid, ()), 0))",
         "return []",
         theme="names",
     ),

@@ -141,7 +141,7 @@ def test_a_name_whose_key_comes_to_the_store_too_late_is_freed() -> None:
 
     async def story() -> None:
         lease = await client.grant(30)
-        names = Names(client, watch, KEYS, "a", Tasks("test"), lambda: lease.id, nobody_else)  # type: ignore[arg-type]
+        names = Names(client, watch, KEYS, Tasks("test"), lambda: lease.id, nobody_else)  # type: ignore[arg-type]
         watch.start()
         await names.register("x", pid, Scope.STRONG, lease.id)
         assert await names.unregister("x", pid, Scope.STRONG)

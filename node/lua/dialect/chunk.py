@@ -12,7 +12,7 @@ annotates leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from node.lua.dialect.grammar import POINT, Grammar
@@ -38,12 +38,17 @@ def transform(source: str, chunk: str) -> str:
     return analyse(source, chunk).text
 
 
-def analyse(source: str, chunk: str) -> Chunk:
-    """``transform`` and what else the pass learned. Raises LuaSyntaxError naming ``chunk``."""
+def analyse(source: str, chunk: str, change: Callable[[Tokens], None] | None = None) -> Chunk:
+    """``transform`` and what else the pass learned. Raises LuaSyntaxError naming ``chunk``.
+
+    ``change`` may give tokens of the chunk other texts, once it is known to be Lua; what was erased is blank.
+    """
     tokens = Tokens(source, chunk)
     requires = _requires(tokens)
     grammar = Grammar(tokens)
     grammar.read()
+    if change is not None:
+        change(tokens)
     prologue = PROLOGUE + _types_read(grammar)
     _add_points(tokens, grammar.points)
     if grammar.most_locals <= _PLAIN_LOCALS:

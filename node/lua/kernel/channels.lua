@@ -90,11 +90,12 @@ local function select_done(waiter, state, sending, value, ok)
             end
         end
     end
-    ready(waiter.thread, { channel = state.channel, value = value, ok = ok })
+    ready(waiter.thread, { channel = state.channel, value = value, ok = ok ~= false }, ok)
     return value
 end
 
--- Hand a value to the first waiting receiver.
+-- Hand a value to the first waiting receiver. ``ok`` is what its receive returns beside the value, but for values out of
+-- the mailbox: then it is what they were taken from (mailbox.lua), so that what nobody has looked at can be found.
 local function hand_over(state, value, ok)
     local receiver = state.receiver
     if receiver.co then
@@ -203,7 +204,8 @@ function methods.receive(channel)
     else
         state.receiver = thread
     end
-    return yield(WAIT)
+    local value, ok = yield(WAIT)
+    return value, ok ~= false
 end
 
 -- Close: values that wait can still be received, waiting receivers get nil, waiting senders an error.

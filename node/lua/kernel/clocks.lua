@@ -4,7 +4,7 @@
 -- whole nanoseconds. A ticker counts from the last tick that was due, so it doesn't drift;
 -- ticks nobody takes are dropped, never queued.
 local K = ...
-local channels, errors, timers, turns, values = K.channels, K.errors, K.timers, K.turns, K.values
+local channels, codec, errors, timers, turns, values = K.channels, K.codec, K.errors, K.timers, K.turns, K.values
 local rawmeta, yield, WAIT = debug.getmetatable, coroutine.yield, turns.WAIT
 local error, setmetatable = error, setmetatable
 
@@ -90,9 +90,16 @@ local function register_values(time)
     if values.special[meta] then
         return
     end
-    values.special[meta] = { plain = function(value) return tostring(value:format(time.RFC3339NANO)) end }
-    values.special[rawmeta(time.parse_duration("1s"))] = { plain = function(value) return value:nanoseconds() end }
-    values.special[rawmeta(time.utc)] = { same = true, plain = tostring }
+    local duration_meta, zone_meta = rawmeta(time.parse_duration("1s")), rawmeta(time.utc)
+    local function instant_text(value)
+        return tostring(value:format(time.RFC3339NANO))
+    end
+    local function nanoseconds_of(value)
+        return value:nanoseconds()
+    end
+    values.special[meta] = codec.typed("time", meta, { plain = instant_text })
+    values.special[duration_meta] = codec.typed("duration", duration_meta, { plain = nanoseconds_of })
+    values.special[zone_meta] = codec.register("zone", { same = true, plain = tostring }, time.pack_zone, time.unpack_zone)
     instant_of = function(nanoseconds)
         return time.unix(0, nanoseconds)
     end
@@ -101,8 +108,8 @@ end
 -- Add what waits to the module's table of one process.
 local function complete(time)
     local to_ns = time.to_ns
-    time.to_ns = nil
     register_values(time)
+    time.to_ns, time.pack_zone, time.unpack_zone = nil, nil, nil
 
     function time.sleep(duration)
         local nanoseconds, err = to_ns(duration)

@@ -23,6 +23,9 @@ local LARGEST_BUFFER = 4096
 local NULL = {} -- nil where a table needs a value
 
 local NIL, FALSE, TRUE = "\xc0", "\xc2", "\xc3"
+local TYPED = "\xc1" -- msgpack never uses it
+local LARGEST_WHOLE = 1 << 20 -- pieces
+local kinds = {} -- name -> the rule of a type (values.lua)
 local text_heads, array_heads, map_heads = {}, {}, {}
 for length = 0, 31 do
     text_heads[length] = char(0xa0 + length)
@@ -41,6 +44,7 @@ end
 
 -- Encoding. The pieces of one item; ``failed`` when a value has no form.
 local buffer, size, failed = {}, 0, false
+local whole = false -- whether values keep their types: for a process that travels
 local texts, text_count = {}, 0
 
 local function text_head(length)
@@ -122,6 +126,10 @@ local function put(value, depth)
 end
 
 local function put_map(value, count, depth)
+    if whole and size > LARGEST_WHOLE then
+        failed = true
+        return
+    end
     head(map_heads, count, 0xde, 0xdf)
     for key, field in next, value do
         if type(key) == "table" then
@@ -157,6 +165,11 @@ local function put_special(value, rule, depth)
     if rule.unwrap then
         local inner = rule.unwrap(value)
         put(inner == nil and NULL or inner, depth)
+    elseif whole and rule.name then
+        size = size + 1
+        buffer[size] = TYPED
+        put(rule.name, depth)
+        put(rule.pack(value), depth)
     elseif rule.plain then
         local thread = turns.current
         local pinned = thread and thread.pinned
@@ -259,6 +272,15 @@ local function encode(item, count, list)
         end
     end
     return concat(buffer, "", 1, size)
+end
+
+-- A value with its types as text, for ``decode_whole`` of another kernel; or nil when it has no form or is too large.
+local function encode_whole(value)
+    begin()
+    whole = true
+    local ok = rawpcall(put, value, 1)
+    whole = false
+    return ok and not failed and concat(buffer, "", 1, size) or nil
 end
 
 -- The envelope of one message: an array of eight, of which ``pair`` is the fifth and the sixth.
@@ -365,6 +387,14 @@ local takers = {
     [0xdf] = function(depth) return take_map(take(">I4", 4), depth) end,
 }
 
+takers[0xc1] = function(depth)
+    local kind = kinds[decode(depth)]
+    if not whole or not kind then
+        error("a value of an unknown type", 0)
+    end
+    return kind.unpack(decode(depth))
+end
+
 function decode(depth)
     local first = byte(source, at)
     at = at + 1
@@ -401,6 +431,32 @@ local function decode_next(text, position)
     return value, at
 end
 
+-- Raises on what is none of ``encode_whole``.
+local function decode_whole(text)
+    whole = true
+    local ok, value = rawpcall(decode_text, text)
+    whole = false
+    if not ok then
+        error(value, 0)
+    end
+    return value
+end
+
+-- The rule of a type whose values keep it where a process travels, as what ``pack`` makes of them.
+local function register(name, rule, pack_value, unpack_value)
+    rule.name, rule.pack, rule.unpack = name, pack_value, unpack_value
+    kinds[name] = rule
+    return rule
+end
+
+-- The same for values that are their fields and nothing else.
+local function typed(name, meta, rule)
+    return register(name, rule, bare, function(fields)
+        return setmetatable(fields, meta)
+    end)
+end
+typed("error", K.errors.meta, values.special[K.errors.meta])
+
 -- The length of a decoded array, holes included.
 local function length_of(array)
     return lengths[array] or #array
@@ -416,4 +472,8 @@ K.codec = {
     decode = decode_text,
     decode_next = decode_next,
     length_of = length_of,
+    encode_whole = encode_whole,
+    decode_whole = decode_whole,
+    register = register,
+    typed = typed,
 }

@@ -45,7 +45,7 @@ end
 
 -- Wait until the node of ``pid`` has room. Returns whether there was something to wait for, and an error object.
 function congestion.wait(pid)
-    local node = K.signals.node_of(pid)
+    local node = K.places.place_of(pid)
     local waiters = congested[node]
     if not waiters then
         return false

@@ -1,13 +1,14 @@
 -- Delivery: from a process to another, by PID or by name.
 --
--- A process of this VM gets the message at once; for any other an envelope leaves the VM. Names
+-- A process of this VM gets the message at once, unless it came from elsewhere or was about to leave (``away``); for
+-- any other an envelope leaves the VM. Names
 -- are looked up in the table the node keeps up to date here, so sending never waits. A message by
 -- name that comes too late for its holder comes back, see ``returned``.
 local K = ...
-local codec, errors, mailbox, operations, processes, sendorder, signals, values =
-    K.codec, K.errors, K.mailbox, K.operations, K.processes, K.sendorder, K.signals, K.values
+local codec, errors, mailbox, operations, places, processes, sendorder, signals, values =
+    K.codec, K.errors, K.mailbox, K.operations, K.places, K.processes, K.sendorder, K.signals, K.values
 local turns = K.turns
-local by_pid, config = processes.by_pid, K.config
+local by_pid, near, config = processes.by_pid, processes.near, K.config
 local congestion = K.congestion
 local copy_message, copy_table, ENTRIES = values.copy_message, values.copy_table, values.ENTRIES
 local decode_next = codec.decode_next
@@ -43,7 +44,7 @@ local function name_changed(name, pid, revision)
     local process = by_pid[pid]
     if process then
         process.named = true
-    elseif signals.is_own(pid) and not is_starting(pid) then
+    elseif places.is_own(pid) and not is_starting(pid) then
         put({ 53, pid, "", nil }, 4) -- it ended before its registration was there, and could not know of it
     end
 end
@@ -69,7 +70,7 @@ end
 
 -- The error of a send to a cluster name that a process of this node can't be sure to hold, or nil.
 local function check_held(pid, name, revision)
-    if revision == 0 or signals.node_of(pid) ~= config.node then
+    if revision == 0 or places.place_of(pid) ~= config.node then
         return nil
     end
     return errors.new("Unavailable", "name '" .. name .. "': the lease of this node, which holds it, may be over", true)
@@ -138,11 +139,17 @@ local function nodes_changed(nodes)
     outside, outside_count = {}, 0
 end
 
+-- [70]: processes are somewhere else than before.
+local function processes_moved(list)
+    signals.moved(list)
+    outside, outside_count = {}, 0
+end
+
 -- Whether a PID is one of another VM. Returns an error object when not.
 local function check_outside(pid)
     if outside[pid] then
         return nil
-    elseif signals.is_own(pid) then
+    elseif places.is_own(pid) then
         dead_letters.noproc = dead_letters.noproc + 1
         return signals.no_process(pid)
     elseif not is_pid(pid) then
@@ -237,7 +244,7 @@ function send_other(destination, topic, count, ...)
             return nil, err
         end
     end
-    local process = by_pid[pid]
+    local process = near(pid)
     if not process then
         if congestion.any then
             local waited, err = congestion.wait(pid)
@@ -267,7 +274,7 @@ end
 -- The startup messages of a spawn, each {topic, list of payloads}, as if ``from`` had sent them; to a process just
 -- spawned, or to the holder of ``name``.
 local function send_startup(from, pid, messages, name)
-    local process, parent = by_pid[pid], by_pid[from]
+    local process, parent = near(pid), by_pid[from]
     local revision = name and names[name].revision or 0
     if in_doubt and name then
         local err = check_held(pid, name, revision)
@@ -299,7 +306,7 @@ end
 -- process.send. This is the way of nearly every message: one payload to a PID in this VM.
 local function send(destination, topic, ...)
     local process = by_pid[destination]
-    if not process or select("#", ...) ~= 1 then
+    if not process or process.away or select("#", ...) ~= 1 then
         return send_other(destination, topic, select("#", ...), ...)
     elseif not topics[topic] then
         local err = check_topic(topic)
@@ -417,7 +424,7 @@ local function returned(envelope)
     if reason then
         return put({ 59, envelope[3], sender, topic, name, reason }, 6)
     end
-    local process = by_pid[held.pid]
+    local process = near(held.pid)
     if process then
         take(process, topic, sender, payloads)
         return
@@ -437,6 +444,7 @@ K.delivery = {
     pid_of = pid_of,
     name_changed = name_changed,
     nodes_changed = nodes_changed,
+    processes_moved = processes_moved,
     names = names,
     starting = starting,
     dead_letters = dead_letters,

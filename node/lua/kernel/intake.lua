@@ -3,8 +3,8 @@
 -- An item that can't be handled is reported and dropped; the others go on.
 local K = ...
 local code, codec, delivery, mailbox, operations = K.code, K.codec, K.delivery, K.mailbox, K.operations
-local processes, queries, signals, spawning, stopping =
-    K.processes, K.queries, K.signals, K.spawning, K.stopping
+local moving, processes, queries, signals, spawning, stopping =
+    K.moving, K.processes, K.queries, K.signals, K.spawning, K.stopping
 local error, next, rawpcall, tostring, type = error, next, pcall, tostring, type
 local by_pid = processes.by_pid
 
@@ -96,6 +96,32 @@ end
 handlers[49] = function(item)
     K.complain(item[2])
 end
+
+handlers[70] = function(item)
+    delivery.processes_moved(item[2])
+end
+
+handlers[71] = function(item)
+    moving.asked(item[2], item[3], item[4], item[5])
+end
+
+handlers[72] = function(item)
+    moving.freeze(item[2], item[3])
+end
+
+handlers[73] = function(item)
+    moving.thaw(item[2], item[3])
+end
+
+handlers[74] = function(item)
+    moving.drop(item[2], item[3])
+end
+
+handlers[75] = function(item)
+    moving.adopt(item[2], item[3], item[4])
+end
+
+handlers[76] = signals.watch_asked
 
 local function handle(text)
     local item = codec.decode(text)

@@ -6,15 +6,20 @@
 -- What waits counts against the process's limit; at the limit messages are refused.
 --
 -- Each channel keeps its own queue, so that a topic nobody receives holds up no other. Every
--- waiting message has its number of arrival: when a subscription ends, what it had not
--- delivered goes where it now belongs, in that order.
+-- message has its number of arrival: when a subscription ends, what it had not delivered goes
+-- where it now belongs, in that order.
+--
+-- A process that starts over loses nothing it has not looked at. That is what waits, and what
+-- was handed to a thread that has not run since: such a thread wakes with the message, or the
+-- event in a table of its own, as its second value.
 local K = ...
 local channels, values, turns = K.channels, K.values, K.turns
+local is_sending -- of subscriptions, which come later
 local hand_over, append, ready = channels.hand_over, channels.append, turns.ready
 local rawmeta = debug.getmetatable
 local pairs, rawget, setmetatable, sort, type = pairs, rawget, setmetatable, table.sort, type
 
-local VALUE, TOPIC, FROM, COUNT, ARRIVED = 1, 2, 3, 4, 5
+local VALUE, TOPIC, FROM, ARRIVED, COUNT = 1, 2, 3, 4, 5 -- the count of payloads only where it is not one
 
 -- Payloads: a value as it arrived, first in the table. Their methods are completed by the module payload.
 local payload_methods = {}
@@ -23,6 +28,8 @@ local payload_meta = { __index = payload_methods, __metatable = false, __name = 
 -- Messages. One that brought a single payload is that payload too: a table less for each message.
 local message_methods = {}
 local message_meta = { __index = message_methods, __metatable = false, __name = "message" }
+
+local told_meta = {} -- of {event}, what a thread that is handed an event wakes with
 
 local function value_of(payload)
     return payload[VALUE]
@@ -45,7 +52,7 @@ end
 -- nil when nothing was sent, a list of payloads when several were.
 function message_methods.payload(message)
     local count = message[COUNT]
-    if count == 1 then
+    if not count then
         return message
     elseif count == 0 then
         return nil
@@ -83,21 +90,44 @@ local function keep(process, state, message)
     unclaimed[unclaimed.n] = message
 end
 
+local function new_message(value, topic, from, arrived, count)
+    if count == 1 then
+        return setmetatable({ value, topic, from, arrived }, message_meta)
+    end
+    return setmetatable({ value, topic, from, arrived, count }, message_meta)
+end
+
+-- Hand what a message brought to who waits at a topic of raw values. A receiver wakes with the message beside the value,
+-- or with the channel, which keeps the rest of what its usual receiver was handed last: no table for each message.
+local function hand_raw(state, value, from, arrived, count)
+    local receiver = state.receiver
+    if receiver.co and (receiver == state.usual or not state.usual) then
+        state.usual, state.from, state.number, state.count = receiver, from, arrived, count
+        hand_over(state, value, state)
+    else
+        hand_over(state, value, new_message(value, state.topic, from, arrived, count))
+    end
+end
+
 -- Deliver to a live process. Returns false when its mailbox is full.
 local function deliver(process, topic, from, count, value)
     local listeners = process.listeners
     local state = listeners and listeners[topic] or process.inbox
-    if not state or not state.receiver then
-        if process.mail >= process.limit then
-            return false
-        end
-        local arrived = process.arrived + 1
-        process.arrived = arrived
-        keep(process, state, setmetatable({ value, topic, from, count, arrived }, message_meta))
-    elseif state.raw then
-        hand_over(state, value, true)
+    local receiver = state and state.receiver
+    if not receiver and process.mail >= process.limit then
+        return false
+    end
+    local arrived = process.arrived + 1
+    process.arrived = arrived
+    if receiver and state.raw then
+        hand_raw(state, value, from, arrived, count)
+        return true
+    end
+    local message = new_message(value, topic, from, arrived, count)
+    if receiver then
+        hand_over(state, message, message)
     else
-        hand_over(state, setmetatable({ value, topic, from, count }, message_meta), true)
+        keep(process, state, message)
     end
     return true
 end
@@ -117,13 +147,18 @@ local function deliver_one(process, topic, from, value)
         end
         local arrived, last = process.arrived + 1, state.last + 1
         process.arrived, process.mail = arrived, mail + 1
-        state[last] = setmetatable({ value, topic, from, 1, arrived }, message_meta)
+        state[last] = setmetatable({ value, topic, from, arrived }, message_meta)
         state.last = last
-    elseif receiver.co and not state.receivers then
+        return true
+    end
+    local arrived = process.arrived + 1
+    process.arrived = arrived
+    local message = setmetatable({ value, topic, from, arrived }, message_meta)
+    if receiver.co and not state.receivers then
         state.receiver = false
-        ready(receiver, setmetatable({ value, topic, from, 1 }, message_meta), true)
+        ready(receiver, message, message)
     else
-        hand_over(state, setmetatable({ value, topic, from, 1 }, message_meta), true)
+        hand_over(state, message, message)
     end
     return true
 end
@@ -163,9 +198,9 @@ local function sort_again(process, closed)
         local message = waiting[i]
         local state = route(process, message[TOPIC])
         if state and state.receiver and state.raw then
-            hand_over(state, raw(message), true)
+            hand_over(state, raw(message), message)
         elseif state and state.receiver then
-            hand_over(state, message, true)
+            hand_over(state, message, message)
         else
             keep(process, state, message)
         end
@@ -254,7 +289,6 @@ local function put_back(state, message)
         state.first = state.first - 1
     end
     state[state.first] = message
-    message[ARRIVED] = message[ARRIVED] or 0
     state.owner.mail = state.owner.mail + 1
 end
 
@@ -289,8 +323,11 @@ end
 local function tell(process, event)
     event.at = turns.wall_now()
     local state = process.events
-    if state then
-        channels.push(state, event)
+    if state and state.receiver then
+        hand_over(state, event, setmetatable({ event }, told_meta))
+        return
+    elseif state then
+        append(state, event)
         return
     end
     local waiting = process.waiting_events
@@ -301,20 +338,30 @@ local function tell(process, event)
     waiting[#waiting + 1] = event
 end
 
--- The event that waits in ``list`` from ``first`` to ``last`` and says that code changed.
-local function find_outdated(list, first, last)
+local function find_event(list, first, last, kind)
     for i = first, last do
-        if list[i].kind == "pid.outdated" then
-            return list[i]
+        if list[i].kind == kind then
+            return i
         end
     end
     return nil
 end
 
+-- The event of a kind that waits and that nobody took yet: the list it is in and its place, or nil.
+local function find_waiting(process, kind)
+    local state, waiting = process.events, process.waiting_events
+    local at = state and find_event(state, state.first, state.last, kind)
+    if at then
+        return state, at
+    end
+    at = waiting and find_event(waiting, 1, #waiting, kind)
+    return at and waiting, at
+end
+
 -- Tell a process that its code changed. An event nobody took yet is joined.
 local function outdated(process, sources)
-    local state, waiting = process.events, process.waiting_events
-    local event = state and find_outdated(state, state.first, state.last) or waiting and find_outdated(waiting, 1, #waiting)
+    local list, at = find_waiting(process, "pid.outdated")
+    local event = list and list[at]
     if not event then
         event = { kind = "pid.outdated", from = "", sources = {} }
         tell(process, event)
@@ -330,38 +377,148 @@ local function outdated(process, sources)
     end
 end
 
--- The process starts over with the newest code: what it was told of older code and did not take is void.
-local function forget_outdated(process)
-    local kept = {}
-    for _, event in next, process.waiting_events or {} do
-        if event.kind ~= "pid.outdated" then
-            kept[#kept + 1] = event
-        end
+-- Tell a process that it is asked to leave. An event nobody took yet is joined: the later wish counts.
+local function migrate(process, to, deadline)
+    local list, at = find_waiting(process, "pid.migrate")
+    if list then
+        list[at].to, list[at].deadline = to, deadline
+    else
+        tell(process, { kind = "pid.migrate", from = "", to = to, deadline = deadline })
     end
-    process.waiting_events = #kept > 0 and kept or nil
 end
 
--- All subscriptions end (the process starts over): what was not received waits again.
-local function close_all(process)
-    local states = {}
+-- The wish is withdrawn: an event nobody took yet is gone.
+local function stay(process)
+    local list, at = find_waiting(process, "pid.migrate")
+    if not list then
+        return
+    end
+    local last = list.last or #list
+    for i = at, last do
+        list[i] = list[i + 1]
+    end
+    if not list.last then
+        return
+    elseif list.first == last then
+        list.first, list.last = 1, 0
+    else
+        list.last = last - 1
+    end
+end
+
+-- What the threads that were woken and have not run since wake with.
+local function gather_unread(process, messages, events)
+    local thread = process.first
+    while thread do
+        local woken_by = thread.b
+        local meta = type(woken_by) == "table" and rawmeta(woken_by)
+        if meta == message_meta then
+            messages[#messages + 1] = woken_by
+        elseif meta == told_meta then
+            events[#events + 1] = woken_by[1]
+        elseif meta == nil and rawget(woken_by, "usual") == thread then
+            local message = new_message(thread.a, woken_by.topic, woken_by.from, woken_by.number, woken_by.count)
+            messages[#messages + 1] = message
+        end
+        thread = thread.next
+    end
+end
+
+-- What waits in the channel of a topic, and what its feed holds that the channel of the program did not take.
+local function gather_topic(state, messages)
+    drain(state, messages)
+    local feed = state.feed
+    if feed and feed.held and is_sending(feed) then
+        messages[#messages + 1] = feed.held
+    end
+end
+
+-- All that a process was sent and has not looked at, in order of arrival; nothing of it is left with the process.
+local function gather_messages(process, messages)
     if process.inbox then
-        states[1] = process.inbox
+        drain(process.inbox, messages)
     end
     for _, state in pairs(process.listeners or {}) do
-        states[#states + 1] = state
+        gather_topic(state, messages)
     end
-    local events_left = {}
+    local unclaimed = process.unclaimed
+    for i = 1, unclaimed and unclaimed.n or 0 do
+        messages[#messages + 1] = unclaimed[i]
+    end
+    process.unclaimed, process.mail = nil, 0
+    sort(messages, by_arrival)
+end
+
+-- What it was told of older code, and that it is asked to leave, is void for whoever starts over.
+local VOID = { ["pid.outdated"] = true, ["pid.migrate"] = true }
+
+local function gather_events(process, events)
     if process.events then
-        drain(process.events, events_left)
-        channels.close(process.events)
-        process.waiting_events = #events_left > 0 and events_left or nil
+        drain(process.events, events)
     end
-    for i = 1, #states do
-        channels.close(states[i])
+    for _, event in next, process.waiting_events or {} do
+        events[#events + 1] = event
     end
+    process.waiting_events = nil
+    local kept = {}
+    for i = 1, #events do
+        if not VOID[events[i].kind] then
+            kept[#kept + 1] = events[i]
+        end
+    end
+    return kept
+end
+
+-- Messages and events for a process that has not asked for any yet.
+local function leave_with(process, messages, events)
+    process.mail = #messages
+    if #messages > 0 then
+        messages.n = #messages
+        process.unclaimed = messages
+    end
+    process.waiting_events = #events > 0 and events or nil
+end
+
+-- ``fresh`` takes the place of ``process``, of which nothing runs any more.
+local function pass_on(process, fresh)
+    local messages, events = {}, {}
+    gather_unread(process, messages, events)
+    gather_messages(process, messages)
+    leave_with(fresh, messages, gather_events(process, events))
+end
+
+-- What waits for a process that is about to travel: lists of messages, as {topic, from, number, count, value}, and events.
+local function pack(process)
+    local list, events = {}, {}
+    local unclaimed = process.unclaimed
+    for i = 1, unclaimed and unclaimed.n or 0 do
+        local message = unclaimed[i]
+        list[i] = { message[TOPIC], message[FROM], message[ARRIVED], message[COUNT] or 1, message[VALUE] }
+    end
+    for _, event in next, process.waiting_events or {} do
+        if not VOID[event.kind] then
+            events[#events + 1] = event
+        end
+    end
+    return list, events
+end
+
+local function unpack(process, list, events)
+    local messages = {}
+    for i = 1, #list do
+        local one = list[i]
+        messages[i] = new_message(one[5], one[1], one[2], one[3], one[4])
+    end
+    leave_with(process, messages, events)
+end
+
+-- How it can be told whether what a feed holds was not taken; see subscriptions.lua.
+local function set_is_sending(ask)
+    is_sending = ask
 end
 
 K.mailbox = {
+    ARRIVED = ARRIVED,
     COUNT = COUNT,
     deliver = deliver,
     deliver_one = deliver_one,
@@ -373,8 +530,12 @@ K.mailbox = {
     events = events,
     tell = tell,
     outdated = outdated,
-    forget_outdated = forget_outdated,
-    close_all = close_all,
+    migrate = migrate,
+    stay = stay,
+    pass_on = pass_on,
+    pack = pack,
+    unpack = unpack,
+    set_is_sending = set_is_sending,
     new_payload = new_payload,
     payload_meta = payload_meta,
     payload_methods = payload_methods,

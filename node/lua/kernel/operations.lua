@@ -124,6 +124,9 @@ local function release(process, set, number)
         process.holds = process.holds - 1
         process.asked = process.asked - 1
         numbers[number] = nil
+        if process.successor then
+            K.moving.settle(process.successor)
+        end
     end
 end
 
@@ -275,11 +278,13 @@ local function request_done(reference, status, value)
     if request.timer then
         timers.stop(request.timer)
     end
-    release(request.process, "requests", reference)
     if status == OK and request.on_ok then
         request.on_ok(value)
     end
-    if not request.process.dead then
+    release(request.process, "requests", reference)
+    if request.call then
+        request.call(status, value)
+    elseif not request.process.dead then
         ready(request.thread, status, value)
     end
 end
@@ -317,6 +322,11 @@ local function request(process, node, envelope, list, seconds, on_ok)
     end
     send_request(process, node, envelope, list, seconds, { thread = turns.current, on_ok = on_ok })
     return yield(WAIT)
+end
+
+-- The kernel asks for a process; ``call(status, value)`` gets the answer, also when the process has ended meanwhile.
+local function request_by_kernel(process, node, envelope, call)
+    send_request(process, node, envelope, nil, nil, { call = call })
 end
 
 -- REPLY. Nobody may wait any more: then it is for nobody.
@@ -357,6 +367,14 @@ local function node_gone(node, text)
     end
 end
 
+-- Nothing feeds the channels of the process any more.
+local function end_streams(process)
+    for number in next, process.streams or {} do
+        streams[number] = nil
+    end
+    process.streams = nil
+end
+
 -- The process ended or starts over: nobody is interested in its answers any more.
 local function take_back_all(process)
     for number in next, process.operations or {} do
@@ -365,14 +383,22 @@ local function take_back_all(process)
     end
     for reference in next, process.requests or {} do
         local asked = requests[reference]
-        if asked and not asked.on_ok then
+        if asked and not asked.on_ok and not asked.call then
             requests[reference] = nil
         end
     end
-    for number in next, process.streams or {} do
-        streams[number] = nil
+    process.operations, process.requests = nil, nil
+    end_streams(process)
+end
+
+-- The process is about to leave: what the kernel asked for it, it will ask again elsewhere.
+local function take_back_calls(process)
+    for reference in next, process.requests or {} do
+        if requests[reference].call then
+            requests[reference] = nil
+            release(process, "requests", reference)
+        end
     end
-    process.operations, process.requests, process.streams = nil, nil, nil
 end
 
 -- Show ``look`` what waits for an answer or is fed: its process, and all that belongs to it.
@@ -404,6 +430,9 @@ K.operations = {
     pushed = pushed,
     stream_ended = stream_ended,
     request = request,
+    request_by_kernel = request_by_kernel,
+    end_streams = end_streams,
+    take_back_calls = take_back_calls,
     replied = replied,
     reply_error = reply_error,
     reply = reply,

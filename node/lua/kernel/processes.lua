@@ -126,6 +126,27 @@ local function run_main(process, arguments)
     return ENDED, checked(f(unpack(arguments, 1, arguments.n)))
 end
 
+-- A record is the process behind its PID from now on.
+local function enter(process)
+    by_pid[process.pid] = process
+    processes.live = processes.live + 1
+    local counts = process.counts
+    counts.live = counts.live + 1
+end
+
+-- It is no more, or it is elsewhere, or another record has taken its place.
+local function leave(process)
+    processes.live = processes.live - 1
+    local counts = process.counts
+    counts.live = counts.live - 1
+end
+
+local function begin(process, arguments)
+    process.main = turns.new_thread(process, run_main, process, arguments)
+    process.began = turns.wall
+end
+
+-- Both for a new process.
 local function start(process, arguments)
     by_pid[process.pid] = process
     processes.live = processes.live + 1
@@ -222,17 +243,25 @@ local function tell_log(process)
     end
 end
 
-local function give_up(process)
-    timers.gone_stale(process.armed)
-    if process.named or process.streamed or process.tracked then
-        operations.put({ 53, process.pid, process.entry, process.err }, 4)
-    end
+-- What a process has asked for, and the functions it called, are nobody's from now on.
+local function let_go(process, why)
     operations.take_back_all(process)
     if process.claiming then
         K.names.give_up(process)
     end
     for called in next, process.calls or {} do
-        finish(called, "killed", nil, errors.new("Canceled", "the caller ended", false))
+        finish(called, "killed", nil, errors.new("Canceled", why, false))
+    end
+end
+
+local function give_up(process)
+    timers.gone_stale(process.armed)
+    if process.named or process.streamed or process.tracked then
+        operations.put({ 53, process.pid, process.entry, process.err }, 4)
+    end
+    let_go(process, "the caller ended")
+    if process.former then
+        let_go(process.former, "the caller ended")
     end
     process.modules, process.libraries, process.main = nil, nil, nil
     process.inbox, process.listeners, process.events, process.unclaimed = nil, nil, nil, nil
@@ -306,34 +335,48 @@ function processes.deadlocked(process)
     finish(process, "deadlock", nil, errors.new("Internal", text))
 end
 
--- Let a new run of ``entry`` take the place of ``process``: same PID, watchers, names and mail.
-local function replace(process, entry, arguments)
-    K.mailbox.close_all(process)
-    K.mailbox.forget_outdated(process)
+local INHERITED = {
+    "arrived", "sent", "received", "watchers", "watching", "links", "named", "tracked", "trap_links", "owner", "upgradable",
+    "migratable", "moving", "away", "on_end", "is_call", "awaited", "order", "owns", "caller", "number",
+}
+
+-- A record that takes the place of ``process``: same PID, watchers, names and mail, for a new run of ``entry``. Nothing
+-- of ``process`` runs any more.
+local function succeed(process, entry)
     local fresh = new_record(process.pid, entry, process.parent, process.context)
-    for _, name in next, {
-        "unclaimed", "waiting_events", "mail", "arrived", "sent", "received", "watchers", "watching", "links", "named", "tracked",
-        "trap_links", "owner", "upgradable", "on_end", "is_call", "awaited", "order", "owns", "caller", "number",
-    } do
+    for _, name in next, INHERITED do
         fresh[name] = process[name]
     end
-    operations.take_back_all(process)
-    if process.claiming then
-        K.names.give_up(process)
-    end
+    K.mailbox.pass_on(process, fresh)
     timers.gone_stale(process.armed)
-    for called in next, process.calls or {} do
-        finish(called, "killed", nil, errors.new("Canceled", "the caller was upgraded", false))
-    end
-    if process.streamed then
-        operations.put({ 58, process.pid }, 2)
-    end
     process.dead = true
     process.first, process.last = false, false
-    process.counts.live = process.counts.live - 1
-    processes.live = processes.live - 1
-    start(fresh, arguments)
-    fresh.counts.spawned = fresh.counts.spawned - 1
+    leave(process)
+    enter(fresh)
+    return fresh
+end
+
+-- ``process`` took the place of ``former``, and what that one asked for is nobody's.
+local function forget_former(process, former)
+    let_go(former, "the caller was upgraded")
+    K.signals.await_nobody(process)
+    if former.streamed then
+        operations.put({ 58, process.pid }, 2)
+    end
+end
+
+-- Let a new run of ``entry`` take the place of ``process``.
+local function replace(process, entry, arguments)
+    local fresh = succeed(process, entry)
+    forget_former(fresh, process)
+    begin(fresh, arguments)
+end
+
+-- The process behind a PID if others here may reach it directly. One that came from elsewhere, or that was about to
+-- leave, is reached through the node alone: else what is sent here could overtake what is on its way.
+local function near(pid)
+    local process = by_pid[pid]
+    return process and not process.away and process or nil
 end
 
 -- A thread of the kernel: ``body`` may wait.
@@ -352,6 +395,11 @@ processes.spawn_function = spawn_function
 processes.finish = finish
 processes.kill = kill
 processes.replace = replace
+processes.new_record = new_record
+processes.enter, processes.leave, processes.begin = enter, leave, begin
+processes.succeed, processes.forget_former = succeed, forget_former
+processes.refusal = refusal
+processes.near = near
 processes.run_in_kernel = run_in_kernel
 processes.next_pid = next_pid
 processes.uniq = uniq

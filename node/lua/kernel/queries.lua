@@ -27,6 +27,9 @@ local function summary(process)
         parent = process.parent,
         version = process.code.version,
         outdated = process.code.stale,
+        migratable = process.migratable or false,
+        supervised = process.owner ~= nil and process.owner ~= false,
+        moving = K.moving.state_of(process),
     }
 end
 
@@ -88,9 +91,12 @@ local function waits_of(process)
             wait("a stream")
         end
     end)
+    for pid in next, process.awaited or {} do
+        wait("the end of " .. pid)
+    end
     for _, child in next, processes.by_pid do
-        if child.on_end and child.parent == process.pid then
-            wait("the end of " .. (child.is_call and child.entry or child.pid))
+        if child.is_call and child.parent == process.pid then
+            wait("the end of " .. child.entry)
         end
     end
     sort(waits)

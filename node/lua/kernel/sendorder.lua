@@ -6,6 +6,7 @@
 -- the last number of each destination, of the latest few hundred; of all others only a number
 -- none of theirs is above (``floor``). What is not known for sure is taken for later.
 local K = ...
+local next = next
 
 local MOST = 128 -- destinations of a generation; two are kept
 local MOST_ENDED = 4096 -- destinations of ended processes in a generation; two are kept
@@ -71,4 +72,12 @@ local function of_ended(pid)
     return recent[pid] or former[pid]
 end
 
-K.sendorder = { new = new, note = note, note_all = note_all, follow = follow, retire = retire, of_ended = of_ended }
+-- The record of a process that came, from what was packed of it elsewhere.
+local function restored(order)
+    if next(order.former) == nil then
+        order.former = NONE
+    end
+    return order
+end
+
+K.sendorder = { restored = restored, new = new, note = note, note_all = note_all, follow = follow, retire = retire, of_ended = of_ended }

@@ -3,37 +3,28 @@
 -- Who watches a process is kept with it, by PID and no matter where the watcher lives: a watcher
 -- in this VM gets an event, any other an EXIT envelope, the last one of its process. A monitor
 -- hears of every end; a link only of an end with an error, and takes its own process along
--- unless that traps links.
+-- unless that traps links. A process that waits for the end of another (process.exec) watches it
+-- as well.
+--
+-- Which processes here watch one that has moved is told to the node: it asserts their watches
+-- anew wherever that one goes.
 local K = ...
-local errors, mailbox, operations, processes, turns, values =
-    K.errors, K.mailbox, K.operations, K.processes, K.turns, K.values
-local by_pid = processes.by_pid
+local errors, mailbox, operations, places, processes, turns, values =
+    K.errors, K.mailbox, K.operations, K.places, K.processes, K.turns, K.values
+local by_pid, near = processes.by_pid, processes.near
+local has_moved, is_own, place_of = places.has_moved, places.is_own, places.place_of
 local config, note = K.config, K.sendorder.note
-local match, next, sub, tonumber = string.match, next, string.sub, tonumber
+local next = next
 
 local MONITOR, LINK, OWNER = 1, 2, 3
+local NOBODY = {}
+local WATCHES = { watching = MONITOR, links = LINK, awaited = MONITOR } -- the sets of whom a process watches
 
 -- The two ways to watch: where each side keeps the other, and the envelopes that begin and end it.
 local MONITORS = { mine = "watching", theirs = "watchers", begin = 4, finish = 5, verb = "monitoring" }
 local LINKS = { mine = "links", theirs = "links", begin = 6, finish = 7, verb = "linked to" }
 local OK = operations.OK
 local DEADLINE = 5 -- seconds for an answer from another node
-
-local node_prefix = "{" .. config.node .. "@"
-local own_incarnation = processes.next_pid("x"):match("|(%w+)%-")
-
-local function node_of(pid)
-    return match(pid, "^{([^@]*)@") or ""
-end
-
--- Whether a PID was handed out by this VM (then it is here or nowhere).
-local function is_own(pid)
-    if sub(pid, 1, #node_prefix) ~= node_prefix then
-        return false
-    end
-    local incarnation, counter = match(pid, "|(%w+)%-(%w+)}$")
-    return incarnation == own_incarnation and tonumber(counter, 36) % 64 == config.slot
-end
 
 local nodes -- name -> true; nil until the node has told
 
@@ -47,11 +38,16 @@ end
 
 -- The error of a send to a node that is not in the cluster, or nil.
 local function no_node(pid)
-    local node = node_of(pid)
+    local node = place_of(pid)
     if not nodes or nodes[node] then
         return nil
     end
     return errors.new("Unavailable", "no node " .. node .. " in the cluster: it left or never joined", true)
+end
+
+-- A process here watches one that has moved, or does not any more.
+local function tell_watch(process, set, pid, is_on)
+    operations.put({ 65, process.pid, pid, WATCHES[set], is_on }, 5)
 end
 
 local function add(process, set, pid)
@@ -61,15 +57,50 @@ local function add(process, set, pid)
         process[set] = pids
     end
     pids[pid] = true
+    if WATCHES[set] and has_moved(pid) then
+        tell_watch(process, set, pid, true)
+    end
 end
 
+-- Returns what was kept there, or false.
 local function drop(process, set, pid)
     local pids = process[set]
-    if pids and pids[pid] then
-        pids[pid] = nil
-        return true
+    local kept = pids and pids[pid]
+    if not kept then
+        return false
     end
-    return false
+    pids[pid] = nil
+    if WATCHES[set] and has_moved(pid) then
+        tell_watch(process, set, pid, false)
+    end
+    return kept
+end
+
+-- The node is told which moved ones ``process`` watches, or that it does not any more.
+local function tell_watches(process, is_on)
+    for set in next, WATCHES do
+        for pid in next, process[set] or NOBODY do
+            if has_moved(pid) then
+                tell_watch(process, set, pid, is_on)
+            end
+        end
+    end
+end
+
+-- ``process`` waits for the end of ``pid``: ``waiter(value, err)`` is called then.
+local function await(process, pid, waiter)
+    add(process, "awaited", pid)
+    process.awaited[pid] = waiter
+end
+
+-- The end of ``pid``, for a process that waited for it. Returns whether it did.
+local function end_wait(process, pid, value, err)
+    local waiter = drop(process, "awaited", pid)
+    if waiter then
+        waiter(value, err)
+        K.moving.settle(process)
+    end
+    return waiter ~= false
 end
 
 local function has(process, set, pid)
@@ -117,29 +148,61 @@ local function note_watchers(process)
     end
 end
 
--- The process has ended: tell who watched it, and stop watching.
+-- Its exit came to a process that watches ``from``, or did.
+local function watched_ended(process, from, value, err)
+    end_wait(process, from, value, err)
+    if drop(process, "watching", from) then
+        mailbox.tell(process, exit_event("pid.exit", from, value, err))
+    end
+end
+
+-- The same for a process that is linked to it.
+local function linked_ended(process, from, value, err)
+    if drop(process, "links", from) and err then
+        link_down(process, from, value, err)
+    end
+end
+
+-- ``process``, which has ended or leaves, does not watch ``pid`` any more.
+local function stop_watching(process, pid)
+    local there = near(pid)
+    if there then
+        drop(there, "watchers", process.pid)
+    elseif not is_own(pid) then
+        operations.put({ 5, pid, process.pid, 0 }, 4)
+    end
+end
+
+-- What a process does not wait for any more: it starts over.
+local function await_nobody(process)
+    for pid in next, process.awaited or {} do
+        drop(process, "awaited", pid)
+        if not (process.watching and process.watching[pid]) then
+            stop_watching(process, pid)
+        end
+    end
+end
+
+-- The process has ended: tell who watched it, and stop watching. What one tells that is reached through the node alone
+-- goes that way too: it may be known as watched there before the watcher knows.
 local function tell_watchers(process)
     local pid = process.pid
     if process.order then
         note_watchers(process)
     end
-    for watcher in next, process.watchers or {} do
-        local there = by_pid[watcher]
-        if there then
-            drop(there, "watching", pid)
-            mailbox.tell(there, exit_event("pid.exit", pid, process.value, process.err))
-        elseif not is_own(watcher) then
+    for watcher in next, process.watchers or NOBODY do
+        local there = near(watcher)
+        if there and not process.away then
+            watched_ended(there, pid, process.value, process.err)
+        elseif there or not is_own(watcher) then
             put_exit(process, watcher, MONITOR)
         end
     end
-    for linked in next, process.links or {} do
-        local there = by_pid[linked]
-        if there then
-            drop(there, "links", pid)
-            if process.err then
-                link_down(there, pid, process.value, process.err)
-            end
-        elseif not is_own(linked) then
+    for linked in next, process.links or NOBODY do
+        local there = near(linked)
+        if there and not process.away then
+            linked_ended(there, pid, process.value, process.err)
+        elseif there or not is_own(linked) then
             if process.err then
                 put_exit(process, linked, LINK)
             else
@@ -147,16 +210,14 @@ local function tell_watchers(process)
             end
         end
     end
-    for watched in next, process.watching or {} do
-        local there = by_pid[watched]
-        if there then
-            drop(there, "watchers", pid)
-        elseif not is_own(watched) then
-            operations.put({ 5, watched, pid, 0 }, 4)
-        end
+    for watched in next, process.watching or NOBODY do
+        stop_watching(process, watched)
     end
-    for awaited in next, process.awaited or {} do
-        operations.put({ 5, awaited, pid, 0 }, 4)
+    for awaited in next, process.awaited or NOBODY do
+        stop_watching(process, awaited)
+    end
+    if places.any then
+        tell_watches(process, false)
     end
 end
 
@@ -164,7 +225,7 @@ end
 local function ask(process, kind, pid, argument, on_ok)
     turns.check_wait("process.monitor and its like")
     local envelope = { kind, pid, process.pid, 0, argument }
-    local status, value = operations.request(process, node_of(pid), envelope, nil, DEADLINE, on_ok)
+    local status, value = operations.request(process, place_of(pid), envelope, nil, DEADLINE, on_ok)
     if status == OK then
         return true
     end
@@ -184,7 +245,7 @@ end
 
 local function begin(process, pid, way)
     note_signal(process, pid)
-    local there = by_pid[pid]
+    local there = near(pid)
     if there then
         add(there, way.theirs, process.pid)
         add(process, way.mine, pid)
@@ -200,7 +261,7 @@ local function finish(process, pid, way)
     if not drop(process, way.mine, pid) then
         return nil, errors.new("NotFound", "not " .. way.verb .. " " .. pid, false)
     end
-    local there = by_pid[pid]
+    local there = near(pid)
     if there then
         drop(there, way.theirs, process.pid)
     elseif not is_own(pid) then
@@ -280,8 +341,9 @@ local function orphaned(process, why)
     processes.kill(process, "orphaned", errors.new("Canceled", "its supervisor " .. why))
 end
 
-local function cancel_event(process, from, reason)
-    mailbox.tell(process, { kind = "pid.cancel", from = from, reason = reason })
+-- ``deadline``: when it is killed if it has not ended by then, in ms since 1970; nil when nobody has said.
+local function cancel_event(process, from, reason, deadline)
+    mailbox.tell(process, { kind = "pid.cancel", from = from, reason = reason, deadline = deadline })
 end
 
 local function terminate_here(process)
@@ -290,7 +352,7 @@ end
 
 local function cancel(process, pid, reason)
     note_signal(process, pid)
-    local there = by_pid[pid]
+    local there = near(pid)
     if there then
         cancel_event(there, process.pid, reason)
         return true
@@ -302,7 +364,7 @@ end
 
 local function terminate(process, pid)
     note_signal(process, pid)
-    local there = by_pid[pid]
+    local there = near(pid)
     if not there then
         if is_own(pid) then
             return nil, no_process(pid)
@@ -339,22 +401,14 @@ received[8] = function(process, envelope)
         end
         return
     elseif watch == LINK then
-        if drop(process, "links", from) and err then
-            link_down(process, from, value, err)
-        end
-        return
-    end
-    local waiter = process.awaited and process.awaited[from]
-    if waiter then
-        process.awaited[from] = nil
-        waiter(value, err)
-    elseif drop(process, "watching", from) then
-        mailbox.tell(process, exit_event("pid.exit", from, value, err))
+        linked_ended(process, from, value, err)
+    else
+        watched_ended(process, from, value, err)
     end
 end
 
 received[9] = function(process, envelope)
-    cancel_event(process, envelope[3], envelope[5] or "")
+    cancel_event(process, envelope[3], envelope[5] or "", envelope[6])
     operations.reply(envelope, OK, true)
 end
 
@@ -363,10 +417,11 @@ received[10] = function(process, envelope)
     operations.reply(envelope, OK, true)
 end
 
+-- Those born there that live there still; what becomes of a process that has moved is told by the node.
 local function on_node(pids, node)
     local found = {}
     for pid in next, pids or {} do
-        if not is_own(pid) and node_of(pid) == node then
+        if not is_own(pid) and not has_moved(pid) and places.node_of(pid) == node then
             found[#found + 1] = pid
         end
     end
@@ -378,9 +433,7 @@ local function forget_node(process, node, err)
         process.watchers[pid] = nil
     end
     for _, pid in next, on_node(process.awaited, node) do
-        local waiter = process.awaited[pid]
-        process.awaited[pid] = nil
-        waiter(nil, err)
+        end_wait(process, pid, nil, err)
     end
     for _, pid in next, on_node(process.watching, node) do
         process.watching[pid] = nil
@@ -392,7 +445,7 @@ local function forget_node(process, node, err)
             link_down(process, pid, nil, err)
         end
     end
-    if process.owner and node_of(process.owner) == node and not process.dead then
+    if process.owner and places.node_of(process.owner) == node and not process.dead then
         orphaned(process, "can't be reached: " .. err[errors.MESSAGE])
     end
 end
@@ -402,7 +455,7 @@ local in_doubt = false
 
 -- A question to be asked later: whether ``pid`` could be reached all the time since, and may own something here.
 local function watch_reach(pid)
-    local node = node_of(pid)
+    local node = place_of(pid)
     local before = losses[node]
     return function()
         return losses[node] == before and not (in_doubt and not is_own(pid))
@@ -440,10 +493,102 @@ local function node_gone(node, reason)
     end
 end
 
+local function tell_new(process, new)
+    for set in next, WATCHES do
+        for pid in next, process[set] or {} do
+            if new[places.uniq_of(pid)] then
+                tell_watch(process, set, pid, true)
+            end
+        end
+    end
+end
+
+local function forget_gone(process, gone)
+    for pid in next, process.watchers or {} do
+        if gone[places.uniq_of(pid)] and not by_pid[pid] then
+            process.watchers[pid] = nil
+        end
+    end
+end
+
+-- [70]: these processes are somewhere else than before. Who watches one that was not known to have moved is told to the
+-- node; one that has ended watches nobody any more.
+local function moved(list)
+    local new, gone = {}, {}
+    for i = 1, #list do
+        local uniq, node = list[i][1], list[i][2]
+        if places.put(uniq, node) then
+            (node == "" and gone or new)[uniq] = true
+        end
+    end
+    if next(new) == nil and next(gone) == nil then
+        return
+    end
+    for _, process in next, by_pid do
+        tell_new(process, new)
+        forget_gone(process, gone)
+    end
+end
+
+-- The end of ``pid`` was not seen, but is known: as if its exit had come.
+local function lost(process, way, pid, err)
+    if way == LINKS then
+        linked_ended(process, pid, nil, err)
+    else
+        watched_ended(process, pid, nil, err)
+    end
+end
+
+-- ``pid`` is asked to be watched by a process that came here, and that takes it for watched.
+local function assert_watch(process, way, pid)
+    local there = near(pid)
+    if there then
+        add(there, way.theirs, process.pid)
+        return
+    elseif is_own(pid) then
+        return lost(process, way, pid, no_process(pid))
+    end
+    operations.request_by_kernel(process, place_of(pid), { way.begin, pid, process.pid, 0 }, function(status, value)
+        local asker = by_pid[process.pid] -- it may have started over
+        if asker and status ~= OK and not (status == operations.NOCONNECTION and has_moved(pid)) then
+            lost(asker, way, pid, operations.reply_error(status, value, pid))
+        end
+    end)
+end
+
+-- A process came here: whom it watches is asked to be watched, from here. What another VM answers comes later.
+local function assert_watches(process)
+    tell_watches(process, true)
+    for _, way in next, { MONITORS, LINKS } do
+        local pids = {}
+        for pid in next, process[way.mine] or {} do
+            pids[#pids + 1] = pid
+        end
+        for i = 1, #pids do
+            assert_watch(process, way, pids[i])
+        end
+    end
+end
+
+-- [76]: ``watcher`` is to hear of the end of the process.
+local function watch_asked(item)
+    local process = by_pid[item[2]]
+    if process then
+        add(process, item[4] == LINK and "links" or "watchers", item[3])
+    end
+    operations.put({ 64, item[2], item[3], item[4], item[5], process ~= nil }, 6)
+end
+
 K.signals = {
     lease_in_doubt = lease_in_doubt,
-    node_of = node_of,
-    is_own = is_own,
+    moved = moved,
+    watch_asked = watch_asked,
+    assert_watches = assert_watches,
+    tell_watches = tell_watches,
+    await = await,
+    await_nobody = await_nobody,
+    MONITOR = MONITOR,
+    LINK = LINK,
     no_process = no_process,
     no_node = no_node,
     nodes_are = nodes_are,

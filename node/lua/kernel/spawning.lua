@@ -212,13 +212,14 @@ local function execute(id, host, count, list, options)
         if not pid then
             return nil, child
         end
-        child.on_end = function(ended)
+        process.holds = process.holds + 1
+        signals.attach(child, process.pid, true, false)
+        signals.await(process, pid, function(value, failure)
             process.holds = process.holds - 1
             if not process.dead then
-                ready(thread, ended.value, ended.err)
+                ready(thread, value, failure)
             end
-        end
-        process.holds = process.holds + 1
+        end)
         return outcome(yield(WAIT))
     end
     options.monitor = true
@@ -227,16 +228,15 @@ local function execute(id, host, count, list, options)
             operations.put({ 5, child, process.pid, 0 }, 4)
             return
         end
-        process.awaited = process.awaited or {}
         process.holds = process.holds + 1
-        process.awaited[child] = function(value, failure)
+        signals.await(process, child, function(value, failure)
             process.holds = process.holds - 1
             if thread.awaiting then
                 ready(thread, value, failure)
             else -- it ended before the caller came to wait
                 thread.arrived = { value, failure }
             end
-        end
+        end)
     end)
     if not pid then
         return nil, problem

@@ -7,7 +7,7 @@ local errors, operations, processes, signals, timers = K.errors, K.operations, K
 
 local SECOND = 1000000000
 local UNAWARE = 3
-local stopping = { asked = false, told = false }
+local stopping = { asked = false, told = false, over = false }
 
 local function all()
     local list = {}
@@ -25,18 +25,32 @@ function stopping.check()
     end
 end
 
+local function kill(process)
+    processes.kill(process, "killed", errors.new("Canceled", "terminated: " .. processes.stopping))
+end
+
 local function kill_all()
+    stopping.over = true
     for _, process in next, all() do
-        processes.kill(process, "killed", errors.new("Canceled", "terminated: " .. processes.stopping))
+        kill(process)
     end
 end
 
 local function kill_unaware()
     for _, process in next, all() do
         local is_called = process.is_call or process.calls and next(process.calls) ~= nil
-        if not process.events and not is_called then
-            processes.kill(process, "killed", errors.new("Canceled", "terminated: " .. processes.stopping))
+        if not process.events and not is_called and not K.moving.has_handed_over(process) then
+            kill(process)
         end
+    end
+end
+
+-- A process that was out of reach is here again: it ends like the others.
+function stopping.joined(process)
+    if stopping.over then
+        kill(process)
+    elseif stopping.asked then
+        signals.cancel_event(process, "", processes.stopping)
     end
 end
 

@@ -19,8 +19,9 @@ local function state_of(channel, position, name)
     return state
 end
 
--- Whether ``thread`` waits for ``state`` to take what it sends.
-local function is_sending(state, thread)
+-- Whether the channel of the program has not taken yet what ``feed`` holds.
+local function is_sending(feed)
+    local state, thread = feed.into, feed.thread
     local others = state.senders or { first = 1, last = 0 }
     local found = state.sender and state.sender.parked == thread
     for i = others.first, others.last do
@@ -28,6 +29,7 @@ local function is_sending(state, thread)
     end
     return found
 end
+mailbox.set_is_sending(is_sending)
 
 -- End the subscription. ``held`` is a message the channel did not take: it is in the mailbox again, in its place.
 local function stop(feed, held)
@@ -38,13 +40,23 @@ local function stop(feed, held)
     methods.close(feed.channel)
 end
 
+-- Send a message on; raises when the channel is closed. A thread that waits for it wakes as one that waits for mail.
+local function send_on(feed, channel, message)
+    local state = feed.into
+    if state.receiver then
+        channels.hand_over(state, mailbox.raw(message), message)
+    else
+        methods.send(channel, mailbox.raw(message))
+    end
+end
+
 -- Hand on from ``feed`` to ``channel`` until one of them is closed; ``feed.held`` is the last message.
 local function hand_on(feed, channel)
     return function()
         local message, open = methods.receive(feed.channel)
         while open do
             feed.held = message
-            if not rawpcall(methods.send, channel, mailbox.raw(message)) then
+            if not rawpcall(send_on, feed, channel, message) then
                 stop(feed, message)
                 break
             end
@@ -87,7 +99,8 @@ local function subscribe(topic, channel)
     if not fed then
         return nil, err
     end
-    local feed = { channel = fed, held = nil }
+    local feed = { channel = fed, into = state, held = nil }
+    rawmeta(fed).feed = feed
     local feeds = state.feeds or {}
     state.feeds = feeds
     feeds[#feeds + 1] = feed
@@ -104,7 +117,7 @@ local function unsubscribe(channel)
         return false, errors.new("NotFound", "the channel has no subscription", false)
     end
     for _, feed in next, state.feeds do
-        stop(feed, is_sending(state, feed.thread) and feed.held)
+        stop(feed, is_sending(feed) and feed.held)
     end
     state.feeds = nil
     methods.close(channel)

@@ -27,7 +27,7 @@ local NEAR, SAMPLES = 100, 100 -- frames that are looked at in a deep stack
 local FAR = 1000000 -- frames that may be gone over to come to them
 
 local WALKED = { table = true, ["function"] = true, thread = true }
-local OF_THE_KERNEL = { code = true, counts = true, on_end = true, next = true }
+local OF_THE_KERNEL = { code = true, counts = true, on_end = true, next = true, former = true }
 
 local shared = setmetatable({}, { __mode = "k" }) -- what belongs to no process; it keeps nothing that the kernel lets go of
 

@@ -202,7 +202,7 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
         lease = await etcd.grant(60)
         members = Members(watch, keys)
         locks = Locks(etcd, watch, keys, tasks)
-        names = Names(etcd, watch, keys, NODE, tasks, lambda: lease.id, at_once)
+        names = Names(etcd, watch, keys, tasks, lambda: lease.id, at_once)
         bus = await stack.enter_async_context(Bus([servers.nats_url], name=NODE, inbox=subjects.inbox(NODE)))
         stores = await stack.enter_async_context(
             Stores(etcd, keys, env.lookup, Namespaces(bus.data, subjects, NODE, 1))

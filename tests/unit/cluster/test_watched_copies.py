@@ -9,6 +9,7 @@ from cluster.claims import Claim, Claims
 from cluster.etcd import Batch, KeyEvent, KeyValue
 from cluster.keys import Keys
 from cluster.members import Description, Member, Members, NodeState
+from cluster.migration.items import Holding
 from cluster.names import Names
 from cluster.tasks import Tasks
 
@@ -35,8 +36,8 @@ async def at_once(revision: int, seconds: float) -> None:
     """Every node shows everything."""
 
 
-def put(key: str, value: bytes, create: int, mod: int | None = None) -> KeyEvent:
-    return KeyEvent(False, KeyValue(key, value, create, mod or create, 1, 9))
+def put(key: str, value: bytes, create: int, mod: int | None = None, lease: int = 9) -> KeyEvent:
+    return KeyEvent(False, KeyValue(key, value, create, mod or create, 1, lease))
 
 
 def gone(key: str, revision: int) -> KeyEvent:
@@ -83,13 +84,14 @@ def test_a_failing_observer_does_not_keep_the_copy_or_the_others_behind() -> Non
 
 
 def test_a_name_that_changed_hands_in_a_re_list_is_revoked_from_its_owner() -> None:
-    watch, names = watched(lambda w: Names(no_etcd(), w, KEYS, "a", Tasks("test"), lambda: 7, at_once))
+    watch, names = watched(lambda w: Names(no_etcd(), w, KEYS, Tasks("test"), lambda: 9, at_once))
     changes: list[tuple[str, str | None, int]] = []
     revoked: list[tuple[str, str]] = []
     names.on_change(lambda *change: changes.append(change))
     names.on_revoked(lambda *lost: revoked.append(lost))
+    names.arrived(A1, [Holding(KEYS.name("x"), A1.encode(), 3)], 5, lease=9)
     watch.show(put(KEYS.name("x"), A1.encode(), 5))
-    watch.show(put(KEYS.name("x"), B1.encode(), 9), relist=True)
+    watch.show(put(KEYS.name("x"), B1.encode(), 9, lease=8), relist=True)
     watch.show(gone(KEYS.name("x"), 11))
     assert changes == [("x", A1, 5), ("x", B1, 9), ("x", None, 0)]
     assert revoked == [("x", A1)]

@@ -6,7 +6,7 @@ Nothing happens by itself: a test lets the host answer, the claims change, the l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -15,8 +15,11 @@ from cluster.avoids import Avoid
 from cluster.claims import Claim, ClaimState
 from cluster.envelope import Kind, Status, error_map
 from cluster.errors import Unavailable
+from cluster.heirs import Heir
 from cluster.keys import Keys
 from cluster.members import Member, NodeState
+from cluster.migration.items import Holding
+from cluster.nametable import Registered, Scope
 from cluster.quarantine import Loss
 from cluster.registry import Entry
 from node.ports import Ports
@@ -41,6 +44,10 @@ class Host:
         self.cancelled: list[tuple[bytes, bytes]] = []
         self.terminated: list[bytes] = []
         self.watchers: dict[bytes, bytes] = {}
+        self.came: set[bytes] = set()
+        """Processes that moved here."""
+        self.left: list[bytes] = []
+        """Those that are watched no more."""
         self.obeys = True
         """Whether a cancelled or terminated process ends."""
         self._count = 0
@@ -61,8 +68,20 @@ class Host:
                 self.terminated.append(envelope[1])
                 if self.obeys:
                     self.exit(envelope[1], "terminated")
+            case Kind.MONITOR:
+                self._watch(envelope)
+            case Kind.UNMONITOR:
+                self.watchers.pop(envelope[1], None)
+                self.left.append(envelope[1])
             case _:
                 self.ports.deliver(envelope)
+
+    def _watch(self, envelope: list[Any]) -> None:
+        known = envelope[1] in self.came
+        if known:
+            self.watchers[envelope[1]] = envelope[2]
+        status = Status.OK if known else Status.NOPROC
+        self.ports.deliver([int(Kind.REPLY), envelope[2], envelope[1], envelope[3], int(status), None])
 
     def start(self) -> bytes:
         """Answer the oldest spawn that waits; the new process."""
@@ -100,6 +119,10 @@ class Claims:
         self.on_avoid: Callable[[Avoid], None] = lambda avoid: None
         self._handlers: list[Callable[[Claim | None, Claim | None], None]] = []
 
+    @property
+    def applied(self) -> int:
+        return self.revision
+
     def get(self, service: str, replica: int) -> Claim | None:
         return self.held.get((service, replica))
 
@@ -111,6 +134,22 @@ class Claims:
 
     def on_change(self, handler: Callable[[Claim | None, Claim | None], None]) -> None:
         self._handlers.append(handler)
+
+    def holdings(self, service: str, replica: int) -> tuple[Holding, ...]:
+        claim, keys = self.held[service, replica], Keys("c")
+        assert claim.state is not None
+        return (
+            Holding(keys.service(service, replica), claim.node.encode(), claim.token),
+            Holding(keys.service_state(service, replica), claim.state.to_json(), self.revision),
+        )
+
+    def move(self, service: str, replica: int, node: str, token: int, state: ClaimState | None = None) -> None:
+        """The watch shows that the claim moved to ``node`` at revision ``token``."""
+        before = self.held.pop((service, replica))
+        self._tell(before, None)
+        self.revision = max(self.revision, token)
+        after = self.held[service, replica] = Claim(service, replica, node, token, LEASE, state or before.state)
+        self._tell(None, after)
 
     def show(self, service: str, replica: int, node: str | None, lease: int = LEASE) -> Claim | None:
         """The watch shows that the claim is ``node``'s now, or nobody's."""
@@ -130,6 +169,9 @@ class Claims:
         claim = self.show(service, replica, NODE, lease)
         assert claim is not None
         return claim.token
+
+    async def reached(self, revision: int) -> None:
+        """The watch is never behind."""
 
     async def write_state(self, service: str, replica: int, token: int, lease: int, state: ClaimState) -> bool:
         if self.error is not None:
@@ -156,6 +198,98 @@ class Claims:
     def _tell(self, before: Claim | None, after: Claim | None) -> None:
         for handler in self._handlers:
             handler(before, after)
+
+
+class Heirs:
+    """The wishes for heirs, as the watch would show them at once."""
+
+    def __init__(self, claims: Claims, lease: Lease) -> None:
+        self.named: dict[tuple[str, int], Heir] = {}
+        self.begun: dict[tuple[str, int], int] = {}
+        self.taken: list[tuple[Heir, Sequence[Holding]]] = []
+        self.error: Exception | None = None
+        self._claims = claims
+        self._handlers: list[Callable[[], None]] = []
+
+    def get(self, service: str, replica: int) -> Heir | None:
+        return self.named.get((service, replica))
+
+    def has_begun(self, service: str, replica: int) -> bool:
+        return (service, replica) in self.begun
+
+    def all(self) -> list[Heir]:
+        return list(self.named.values())
+
+    def on_change(self, handler: Callable[[], None]) -> None:
+        self._handlers.append(handler)
+
+    async def name(self, service: str, replica: int, node: str, lease: int) -> int:
+        self._check()
+        self._claims.revision += 1
+        self.named[service, replica] = Heir(service, replica, node, self._claims.revision)
+        self.tell()
+        return self._claims.revision
+
+    async def withdraw(self, service: str, replica: int, token: int) -> int:
+        self._check()
+        if self.named[service, replica].token == token:
+            del self.named[service, replica]
+            self.tell()
+        return self._claims.revision
+
+    async def begin(self, service: str, replica: int, lease: int) -> int:
+        self._check()
+        self._claims.revision += 1
+        self.begun[service, replica] = self._claims.revision
+        self.tell()
+        return self._claims.revision
+
+    async def end(self, service: str, replica: int, token: int) -> None:
+        self._check()
+        self.begun.pop((service, replica), None)
+        self.tell()
+
+    async def take(self, heir: Heir, claim: Claim, begun: int, lease: int, names: Sequence[Holding] = ()) -> int | None:
+        self._check()
+        if self.named.get((heir.service, heir.replica)) != heir:
+            return None
+        self.taken.append((heir, names))
+        self._claims.move(heir.service, heir.replica, NODE, self._claims.revision + 1)
+        return self._claims.revision
+
+    def tell(self) -> None:
+        for handler in self._handlers:
+            handler()
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+class Names:
+    """The names of processes, as the test says."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Registered] = {}
+
+    def names_of(self, pid: str) -> list[str]:
+        return [name for name, held in self.held.items() if held.pid == pid]
+
+    def lookup(self, name: str) -> Registered | None:
+        return self.held.get(name)
+
+    def expect(self, pid: str, holdings: Sequence[Holding]) -> None:
+        """Nothing changes."""
+
+    def arrived(self, pid: str, holdings: Sequence[Holding], revision: int, lease: int) -> None:
+        for holding in holdings:
+            self.held[holding.key.removeprefix(Keys("c").names)] = Registered(pid, revision, Scope.CONSISTENT, lease)
+
+    def lost(self, pid: str, holdings: Sequence[Holding]) -> None:
+        """Nothing changes."""
+
+    async def release(self, pid: str) -> None:
+        self.held = {name: held for name, held in self.held.items() if held.pid != pid}
 
 
 class Avoids:
@@ -321,7 +455,9 @@ class Services:
         self.claims.on_avoid = lambda avoid: self.avoids.show(avoid.service, avoid.node, 600.0)
         barring = (self.avoids, self.quarantine)
         surroundings: Any = (self.host.ports, self.claims, *barring, self.members, Keys("c"), self.lease)
-        self.supervisor = Supervisor(NODE, 1, *surroundings, lambda name: None, self._announce)
+        self.heirs, self.names = Heirs(self.claims, self.lease), Names()
+        more: Any = (self.heirs, self.names)
+        self.supervisor = Supervisor(NODE, 1, *surroundings, lambda name: None, self._announce, *more)
         self.had: dict[str, Entry] = {}
         self._changes: list[asyncio.Future[None]] = []
         self._running: asyncio.Task[None] | None = None

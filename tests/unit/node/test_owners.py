@@ -69,7 +69,7 @@ def test_an_end_that_is_told_twice_is_one() -> None:
 def test_all_parts_are_told_and_names_are_in_doubt_until_the_lease_is_sure() -> None:
     services, holders = Part(), Part()
     in_doubt: list[bool] = []
-    owners = Owners(services, holders, in_doubt.append)
+    owners = Owners(services, holders, names_in_doubt=in_doubt.append)
     owners.in_doubt()
     assert in_doubt == []
     owners.kill_owned()

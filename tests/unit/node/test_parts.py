@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from cluster.errors import Unavailable
 from cluster.members import NodeState
 from node import parts as module
 from node.parts import Parts
+from node.settings import Settings
+from node.settings.schema import Shutdown
 
 
 class Floor:
@@ -35,6 +39,29 @@ class Registration:
         return True
 
 
+class Hosts:
+    grace: timedelta | None = None
+
+    def vms(self) -> list[Any]:
+        return []
+
+    async def drain(self, reason: str, grace: timedelta) -> None:
+        self.grace = grace
+
+
+class Drains:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.left = 3.0
+
+    def call_off(self) -> None:
+        self.said.append("called off")
+
+    async def before_stop(self, within: float) -> float:
+        self.said.append(f"before stop, {within:g}")
+        return self.left
+
+
 @pytest.fixture
 def floor(monkeypatch: pytest.MonkeyPatch) -> Floor:
     floor = Floor()
@@ -54,6 +81,7 @@ def cordoned() -> Any:
     parts.registration = Registration()  # type: ignore[assignment]
     parts.etcd = parts.keys = None  # type: ignore[assignment]
     parts.state = NodeState.CORDONED
+    parts.draining = Drains()  # type: ignore[assignment]
     return parts
 
 
@@ -77,3 +105,68 @@ async def test_an_uncordoned_node_takes_work_once_it_knows_every_kind(floor: Flo
     floor.lacks = []
     await asyncio.wait_for(waiting, 5)
     assert (parts.state, parts.registration.published) == (NodeState.READY, [NodeState.READY])
+
+
+async def test_a_drained_node_takes_work_again_and_its_drain_is_called_off(floor: Floor) -> None:
+    parts = cordoned()
+    floor.lacks = []
+    await parts.say_draining()
+    await parts.uncordon()
+    assert parts.registration.published == [NodeState.DRAINING, NodeState.READY]
+    assert parts.draining.said == ["called off"]
+
+
+async def test_readiness_goes_off_before_the_cluster_is_told_and_comes_back_when_it_can_not_be() -> None:
+    parts = cordoned()
+    parts.state = NodeState.READY
+    seen: list[NodeState] = []
+
+    async def fails(state: NodeState) -> bool:
+        seen.append(parts.state)
+        raise Unavailable("etcd is away")
+
+    parts.registration.set_state = fails
+    with pytest.raises(Unavailable):
+        await parts.say_draining()
+    assert (seen, parts.state) == ([NodeState.DRAINING], NodeState.READY)
+
+
+class TestStopping:
+    def stopping(self) -> Any:
+        parts = cordoned()
+        parts.settings = Settings(shutdown=Shutdown(timeout=timedelta(seconds=5)))
+        parts.failed = asyncio.Event()
+        parts.hosts = Hosts()
+        return parts
+
+    async def test_others_get_what_they_can_take_and_the_processes_the_rest_of_the_time(self) -> None:
+        parts = self.stopping()
+        await parts.leave()
+        await parts.drain()
+        assert (parts.state, parts.is_stopping) == (NodeState.DRAINING, True)
+        assert parts.draining.said == ["before stop, 5"]
+        assert parts.hosts.grace == timedelta(seconds=3)
+
+    async def test_they_have_a_moment_when_nothing_is_left_of_it(self) -> None:
+        parts = self.stopping()
+        parts.draining.left = 0.0
+        await parts.leave()
+        await parts.drain()
+        assert parts.hosts.grace == timedelta(seconds=module.LEAST_GRACE)
+
+    async def test_without_etcd_nothing_moves_and_they_have_all_of_it(self) -> None:
+        async def fails(state: NodeState) -> bool:
+            raise Unavailable("etcd is away")
+
+        parts = self.stopping()
+        parts.registration.set_state = fails
+        await parts.leave()
+        await parts.drain()
+        assert parts.state is NodeState.DRAINING
+        assert (parts.draining.said, parts.hosts.grace) == ([], timedelta(seconds=5))
+
+    async def test_a_node_that_fails_gives_nothing_away(self) -> None:
+        parts = self.stopping()
+        parts.failed.set()
+        await parts.leave()
+        assert parts.draining.said == []

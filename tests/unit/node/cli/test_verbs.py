@@ -58,6 +58,8 @@ class TestHelp:
             "uncordon",
             "label",
             "release",
+            "move",
+            "drain",
             "send",
             "call",
             "spawn",

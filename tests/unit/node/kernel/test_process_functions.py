@@ -113,7 +113,7 @@ EXISTS = failed("AlreadyExists")
         ("local c = child() process.link(c) return v(process.unlink(c))", True),
         ("return v(process.unlink(child()))", NOT_FOUND),
         # options
-        ("return process.get_options()", {b"trap_links": False, b"upgradable": False}),
+        ("return process.get_options()", {b"trap_links": False, b"upgradable": False, b"migratable": False}),
         ("return v(process.set_options({ trap_links = true, upgradable = true }))", True),
         ("process.set_options({ trap_links = true }) return process.get_options().trap_links", True),
         ("return v(process.set_options({}))", True),

@@ -90,6 +90,16 @@ class TestRegister:
     async def test_a_process_elsewhere_is_named_there(self, asker: Any, pid: bytes) -> None:
         assert (await asker.error("names", "register", b"room", pid))[b"kind"] == b"Invalid"
 
+    async def test_where_a_process_is_decides_not_where_it_was_born(self, asking: Any, names: FakeNames) -> None:
+        came, left = b"{node-2@app:processes|1-7}", b"{node-1@app:processes|1-8}"
+        places = {came.decode(): "node-1", left.decode(): "node-2"}
+        asker = await asking(NamesModule(names, "node-1", lambda: LEASE, where=lambda pid: places[pid]))
+        assert await asker.value("names", "register", b"room", came) is True
+        error = await asker.error("names", "register", b"hall", left)
+        assert error[b"kind"] == b"Invalid"
+        assert b"lives on node node-2" in error[b"message"]
+        assert await asker.value("names", "register", b"own", came, pid=came) is True
+
     async def test_without_etcd_it_is_unavailable(self, asker: Any, names: FakeNames) -> None:
         names.raising = Unavailable("etcd is away")
         error = await asker.error("names", "register", b"room", OWN, 2)

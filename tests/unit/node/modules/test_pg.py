@@ -86,7 +86,7 @@ async def test_bad_input_is_refused_and_changes_nothing(
 
 async def test_a_broadcast_carries_the_caller_and_its_payloads(asker: Any, world: World) -> None:
     assert await asker.value("pg", "broadcast", SCOPE, b"w", b"job", 1, {b"a": 2}) is True
-    assert world.sent == [[1, address("b", 5), PID, 0, b"job", [1, {b"a": 2}], b"app:g w", 0]]
+    assert world.sent == [[1, address("b", 5), PID, 0, b"job", [1, {b"a": 2}], b"app:g w", 1]]
 
 
 async def test_a_broadcast_waits_while_too_much_waits_for_a_node(asker: Any, world: World) -> None:
