@@ -96,6 +96,10 @@ class NodeSample:
     """By path: local, remote_in, remote_out."""
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     """By reason."""
+    moves: Mapping[str, int] = field(default_factory=dict)
+    """Of processes that were here, by how they ended."""
+    guests: int = 0
+    """Processes that moved here."""
     registry_version: int = -1
     registry_head: int | None = None
     degraded: Sequence[tuple[str, int, str]] = ()
@@ -152,6 +156,10 @@ BUSY = Family(
 MEMORY = Family("wippy_vm_memory_bytes", "Memory the Lua VM holds.", ("host", "worker"))
 MESSAGES = Family("wippy_messages_total", "Messages, by path: local, remote_in, remote_out.", ("path",))
 DEAD_LETTERS = Family("wippy_dead_letters_total", "Messages nobody took, by reason.", ("reason",))
+MOVES = Family(
+    "wippy_moves_total", "Moves of processes of this node, by how they ended: moved, stayed, died.", ("verdict",)
+)
+GUESTS = Family("wippy_moved_in_processes", "Processes that moved here, and end with the lease of this node.")
 REGISTRY = Family("wippy_registry_version", "Version of the registry this node has applied.")
 HEAD = Family("wippy_registry_head", "Newest version of the registry this node knows of.")
 DEGRADED = Family("wippy_degraded_entries", "Entries whose resource is not what the registry says.")
@@ -197,6 +205,8 @@ class Collector(PrometheusCollector):
         yield from _hosts(sample.hosts)
         yield _counts(MESSAGES, sample.messages)
         yield _counts(DEAD_LETTERS, sample.dead_letters)
+        yield _counts(MOVES, sample.moves)
+        yield _value(GUESTS, sample.guests)
         yield _value(REGISTRY, sample.registry_version)
         if sample.registry_head is not None:
             yield _value(HEAD, sample.registry_head)

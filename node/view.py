@@ -114,6 +114,8 @@ class NodeView:
             hosts=[_host(host) for host in self.hosts.stats()],
             messages=self._messages(),
             dead_letters=self._dead_letters(),
+            moves=dict(self.moving.verdicts),
+            guests=len(self.moving.guests),
             registry_version=self.registry.state.version,
             registry_head=self.registry.state.version + self.registry.lag,
             degraded=[(one.entry, one.version, one.reason) for one in self.convergence.degraded()],

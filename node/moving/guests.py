@@ -31,6 +31,9 @@ class Guests:
         else:
             self._pids.discard(moved.pid)
 
+    def __len__(self) -> int:
+        return len(self._pids)
+
     def _here(self) -> list[Moved]:
         return [self._table[uniq_of(pid)] for pid in self._pids]
 

@@ -225,7 +225,7 @@ class TestLooksThatCameLate:
 class TestTheEnd:
     def test_nothing_is_known_before_the_first_look(self) -> None:
         drain = drain_to("n2")
-        assert not (drain.is_empty or drain.is_over or drain.is_handed_on)
+        assert (drain.is_empty, drain.is_over, drain.is_handed_on) == (False, False, False)
         look(drain)
         assert drain.is_empty
         assert drain.is_over

@@ -13,7 +13,6 @@ from node.moving.moved import NO_PROCESS, Outcome
 from node.operating import Operated, Operating
 from node.query import BadQuery, NotFound
 
-
 PID, ELSEWHERE = "{n1@app:p|1-2a}", "{n1@app:p|1-3a}"
 MEMBERS = {"n1": (NodeState.READY,), "n2": (NodeState.READY,), "n3": (NodeState.CORDONED,)}
 

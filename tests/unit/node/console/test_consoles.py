@@ -216,7 +216,8 @@ async def test_the_end_of_a_monitored_process_is_shown(world: ConsoleWorld, cons
 async def test_a_console_talks_to_processes(world: ConsoleWorld, console: Console) -> None:
     await console.value("local echo = process.spawn('app:echo', 'app:processes')")
     assert await console.value("send(echo, 'hello', { a = 1 })") == "true"
-    assert await console.value("receive(5)").startswith('"echo"\n{ a = 1 }\n"{n1@app:processes|')
+    answer = await console.value("receive(5)")
+    assert answer.startswith('"echo"\n{ a = 1 }\n"{n1@app:processes|')
     assert await console.value("receive(0.01)") == "nil"
     ok, shown = await console.run("send('{n1@app:processes|1-zz}', 'x')")
     assert not ok
