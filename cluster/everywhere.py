@@ -33,13 +33,15 @@ class Everywhere:
         self._members = members
         self._node = node
 
-    async def __call__(self, revision: int, timeout: float) -> None:
-        """Return when every other node that is registered now has applied ``revision``. Raises CallTimeout."""
+    async def __call__(self, revision: int, timeout: float, *, processes: bool = False) -> None:
+        """Return when every other node that is registered now has applied ``revision``; with ``processes``, also every
+        process there, and what they sent before is on its way. Raises CallTimeout."""
         waiting = {member.node: member for member in self._others()}
         try:
             async with asyncio.timeout(timeout), Tasks("everywhere") as tasks:
                 asked = [
-                    tasks.start(self._wait_for(member, revision, waiting), member.node) for member in waiting.values()
+                    tasks.start(self._wait_for(member, revision, processes, waiting), member.node)
+                    for member in waiting.values()
                 ]
                 await asyncio.gather(*asked)
         except TimeoutError:
@@ -48,17 +50,17 @@ class Everywhere:
     def _others(self) -> Sequence[Member]:
         return [member for member in self._members.all() if member.node != self._node]
 
-    async def _wait_for(self, member: Member, revision: int, waiting: dict[str, Member]) -> None:
+    async def _wait_for(self, member: Member, revision: int, processes: bool, waiting: dict[str, Member]) -> None:
         while any((one.node, one.epoch) == (member.node, member.epoch) for one in self._others()):
             try:
-                await self._ask(member, revision)
+                await self._ask(member, revision, processes)
                 break
             except ClusterError:  # it is asked again until the deadline, or until it is gone
                 await asyncio.sleep(PAUSE)
         del waiting[member.node]
 
-    async def _ask(self, member: Member, revision: int) -> None:
-        query = msgpack.packb({"op": "applied", "revision": revision, "timeout": SLICE})
+    async def _ask(self, member: Member, revision: int, processes: bool) -> None:
+        query = msgpack.packb({"op": "applied", "revision": revision, "processes": processes, "timeout": SLICE})
         subject = self._subjects.control(member.node, member.epoch, self._node)
         answer = to_text(unpack(await self._bus.control.request(subject, query, SLICE + SLACK)))
         if not (isinstance(answer, dict) and answer.get("ok") is True):

@@ -327,10 +327,7 @@ class Locks:
     def _settle(self, pid: bytes, lock: Lock) -> None:
         """The process holds the lock, unless it is known to be lost."""
         self._hold(pid, lock)
-        if lock.lease in self._leases:
-            self._check_own(lock.name, self._watch.applied)
-        else:
-            self._lose(lock)
+        self._check_own(lock.name, self._watch.applied)
 
     def _locks_in(self, holdings: Sequence[Holding]) -> list[Lock]:
         """The locks among the keys, as they were where the process comes from."""

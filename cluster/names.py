@@ -29,18 +29,15 @@ from cluster.handlers import Handlers
 from cluster.keys import Keys
 from cluster.migration.belongings import CannotMove
 from cluster.migration.items import Holding
-from cluster.nametable import NameChange, NameTable, name_value, read_value
+from cluster.nametable import MAX_NAME as MAX_NAME
+from cluster.nametable import NameChange, NameTable, check_name, name_value, read_value, registered_in
 from cluster.nametable import Registered as Registered
 from cluster.nametable import Scope as Scope
-from cluster.pid import is_pid
 from cluster.pursuit import Pursuits, Wanted
 from cluster.releases import Releases
 from cluster.tasks import Tasks
 
 log = structlog.get_logger("wippy.names")
-
-MAX_NAME = 255
-"""Bytes."""
 
 MAX_OWN = 20_000
 """Most cluster names of one node: they all end in one revision when its lease does."""
@@ -105,7 +102,7 @@ class Names:
         self._revoked: Handlers[str, str] = Handlers("revoked name")
         self._tasks = tasks
         self._everywhere = everywhere
-        self._releases = Releases(etcd, watch, keys, tasks, self._shows)
+        self._releases = Releases(etcd, watch, keys, tasks, self._table.shows)
         self._pursuits = Pursuits(etcd, watch, tasks, lease, self._is_missing, self._refused)
         watch.subscribe(keys.names, self._apply)
 
@@ -137,11 +134,11 @@ class Names:
         over, OutcomeUnknown, and CallTimeout: CONSISTENT, the name is registered but the own copy does not show it in
         time; STRONG, not every node showed it in time and it was given back.
         """
-        _check(name)
+        check_name(name)
         self._check_stays(pid)
         match scope:
             case Scope.LOCAL:
-                return self._register_local(name, pid)
+                return self._table.register_local(name, pid)
             case Scope.EVENTUAL:
                 return self._register_eventual(name, pid)
             case Scope.CONSISTENT | Scope.STRONG:
@@ -152,11 +149,11 @@ class Names:
         self._check_stays(pid)
         match scope:
             case Scope.LOCAL:
-                return self._unregister_local(name, pid)
+                return self._table.unregister_local(name, pid)
             case Scope.EVENTUAL:
                 return await self._unregister_eventual(name, pid)
             case Scope.CONSISTENT | Scope.STRONG:
-                held = self._held(name, pid)
+                held = self._table.held(name, pid)
                 return held is not None and held.scope is scope and await self._unregister_cluster(name, pid)
 
     async def release(self, pid: str) -> None:
@@ -169,9 +166,9 @@ class Names:
         if self._registering[pid]:
             self._ended.add(pid)
         for name in self.names_of(pid):
-            self._unregister_local(name, pid)
-            self._drop_wish(name, pid)
-            held = self._held(name, pid)
+            self._table.unregister_local(name, pid)
+            self._table.drop_wish(name, pid)
+            held = self._table.held(name, pid)
             if held is not None and self._is_ours(held.lease) and self._coming.get(name) != pid:
                 await self._releases.free(name, held)
 
@@ -183,23 +180,6 @@ class Names:
 
     def stats(self) -> NamesStats:
         return NamesStats(local=len(self._local), cluster=len(self._cluster), own=len(self._own))
-
-    # -- local names
-
-    def _register_local(self, name: str, pid: str) -> Registered:
-        present = self._local.get(name)
-        if present is not None and present.pid != pid:
-            raise NameTaken(name, present.pid)
-        if present is None:
-            self._table.put(self._local, name, Registered(pid, 0, Scope.LOCAL))
-        return self._local[name]
-
-    def _unregister_local(self, name: str, pid: str) -> bool:
-        present = self._local.get(name)
-        if present is None or present.pid != pid:
-            return False
-        self._table.put(self._local, name, None)
-        return True
 
     # -- names of scope EVENTUAL
 
@@ -217,27 +197,19 @@ class Names:
 
     async def _unregister_eventual(self, name: str, pid: str) -> bool:
         """From now on the process has it no more; what etcd does not take at once ends behind the scenes."""
-        held = self._held(name, pid)
-        is_dropped = self._drop_wish(name, pid)
+        held = self._table.held(name, pid)
+        is_dropped = self._table.drop_wish(name, pid)
         if held is None or held.scope is not Scope.EVENTUAL:
             return is_dropped
         await asyncio.wait({self._releases.start(name, held)}, timeout=FREE_WITHIN)
         return True
 
-    def _drop_wish(self, name: str, pid: str) -> bool:
-        wish = self._wishes.get(name)
-        if wish is None or wish.pid != pid:
-            return False
-        self._table.put(self._wishes, name, None)
-        return True
-
     def _pursue(self, name: str, pid: str) -> None:
-        if pid in self._leaving:
-            return
         self._pursuits.begin(Wanted(name, self._keys.name(name), name_value(pid, Scope.EVENTUAL)))
 
     def _is_missing(self, wanted: Wanted) -> bool:
-        """Whether the wish stands and the cluster does not show it."""
+        """Whether the wish stands and the cluster does not show it. Of a process that is frozen to move it is not known
+        which node has to see to that."""
         seen = self._cluster.get(wanted.name)
         if not self._is_wanted(wanted):
             return False
@@ -251,10 +223,10 @@ class Names:
     def _refused(self, wanted: Wanted, found: KeyValue) -> None:
         """Somebody else has the name; or the process itself, in another scope."""
         wish = self._wishes.get(wanted.name)
-        held = _registered(found)
+        held = registered_in(found)
         if wish is None or not self._is_wanted(wanted) or self._is_left_over(wanted.name, held):
             return
-        self._drop_wish(wanted.name, wish.pid)
+        self._table.drop_wish(wanted.name, wish.pid)
         if held.pid != wish.pid:
             self._revoke(wanted.name, wish.pid)
 
@@ -270,7 +242,7 @@ class Names:
     async def _register_cluster(self, name: str, pid: str, scope: Scope, lease: int, timeout: float) -> Registered:
         """Always asks etcd: whoever was told that a name is free must be able to take it."""
         self._check_room(name)
-        before = self._held(name, pid)
+        before = self._table.held(name, pid)
         self._leases.add(lease)
         self._registering[pid] += 1
         self._asking[name] += 1
@@ -278,7 +250,7 @@ class Names:
             holding = await owned.create(self._etcd, self._keys.name(name), name_value(pid, scope), lease)
             if holding.ours:
                 self._granted[name] = holding.token
-                if not self._shows(name, holding.token):
+                if not self._table.shows(name, holding.token):
                     self._unshown[name] = pid
             registered = await self._confirm(name, pid, lease, holding, timeout)
             if scope is Scope.STRONG:
@@ -337,16 +309,8 @@ class Names:
         return Registered(pid, holding.token, scope, lease)
 
     async def _unregister_cluster(self, name: str, pid: str) -> bool:
-        present = self._held(name, pid)
+        present = self._table.held(name, pid)
         return present is not None and await self._releases.delete(name, present.revision)
-
-    def _shows(self, name: str, revision: int) -> bool:
-        present = self._cluster.get(name)
-        return present is not None and present.revision == revision
-
-    def _held(self, name: str, pid: str) -> Registered | None:
-        present = self._cluster.get(name)
-        return present if present is not None and present.pid == pid else None
 
     # -- the watched copy
 
@@ -359,7 +323,7 @@ class Names:
             if event.deleted:
                 self._set_cluster(name, None)
                 continue
-            self._set_cluster(name, _registered(event.kv))
+            self._set_cluster(name, registered_in(event.kv))
             self._free_unwanted(name)
         if batch.relist:  # which is silent about a key that is gone, and that the watch had never seen
             for name in [name for name, revision in self._ahead.items() if revision <= batch.revision]:
@@ -392,7 +356,7 @@ class Names:
         elif wish is not None and registered is not None and registered.pid != wish.pid:
             if self._is_left_over(name, registered):
                 return
-            self._drop_wish(name, wish.pid)
+            self._table.drop_wish(name, wish.pid)
             self._revoke(name, wish.pid)
         elif wish is None and before is not None and (registered is None or registered.pid != before.pid):
             self._lose(name, before)
@@ -439,14 +403,12 @@ class Names:
         return any(table[name].pid == pid for table in (self._cluster, self._wishes) if name in table)
 
     def _holding(self, name: str, pid: str) -> Holding:
-        present = self._held(name, pid)
+        present = self._table.held(name, pid)
         if present is None:
             raise CannotMove(f"its name {name!r} is not in the cluster yet; move it again when etcd answers")
         if present.lease != self._lease():
             raise CannotMove(f"its name {name!r} is of a former lease of this node; move it again when that has ended")
-        is_leaving = self._releases.is_ending(name) or self._releases.is_under_way(name, present.revision)
-        is_late = present.scope is not Scope.EVENTUAL and self._granted.get(name) != present.revision
-        if is_leaving or is_late:
+        if self._releases.is_ending(name) or self._releases.is_under_way(name, present.revision):
             raise CannotMove(f"its name {name!r} is being given back; move it again when that is done")
         return Holding(self._keys.name(name), name_value(pid, present.scope), present.revision)
 
@@ -460,16 +422,16 @@ class Names:
             self._revoke(name, pid)
         for name in self.names_of(pid):
             wish = self._wishes.get(name)
-            if wish is not None and wish.pid == pid and self._held(name, pid) is None:
+            if wish is not None and wish.pid == pid and self._table.held(name, pid) is None:
                 self._pursue(name, pid)
 
     def left(self, pid: str) -> None:
         """Its LOCAL names end. The others are of the target's lease, also where the watch does not show it yet."""
         self._leaving.pop(pid, None)
         for name in self.names_of(pid):
-            self._unregister_local(name, pid)
-            self._drop_wish(name, pid)
-            held = self._held(name, pid)
+            self._table.unregister_local(name, pid)
+            self._table.drop_wish(name, pid)
+            held = self._table.held(name, pid)
             if held is not None and self._is_ours(held.lease):
                 self._cluster[name] = replace(held, lease=0)
                 self._own.discard(name)
@@ -528,15 +490,3 @@ class Names:
             for held in holdings
             if held.key.startswith(self._keys.names)
         ]
-
-
-def _registered(kv: KeyValue) -> Registered:
-    pid, scope = read_value(kv.value)
-    return Registered(pid, kv.mod_revision, scope, kv.lease)
-
-
-def _check(name: str) -> None:
-    if not name or is_pid(name) or len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
-        raise ValueError(
-            f"expected a name of 1 to {MAX_NAME} bytes that does not start with a brace, got {name[:80]!r}"
-        )

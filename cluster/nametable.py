@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
 
+from cluster.errors import NameTaken
+from cluster.etcd import KeyValue
 from cluster.handlers import Handlers
+from cluster.pid import is_pid
+
+MAX_NAME = 255
+"""Bytes."""
 
 
 class Scope(IntEnum):
@@ -39,7 +45,7 @@ NameChange: TypeAlias = Callable[[str, str | None, int], None]
 
 
 class NameTable:
-    """The tables, to be read; ``put`` changes them."""
+    """The tables, to be read; whatever changes them tells."""
 
     def __init__(self) -> None:
         self.cluster: dict[str, Registered] = {}
@@ -57,6 +63,39 @@ class NameTable:
     def all(self) -> list[tuple[str, Registered]]:
         """Every name, cluster names first, by name."""
         return [*sorted({**self.wishes, **self.cluster}.items()), *sorted(self.local.items())]
+
+    def held(self, name: str, pid: str) -> Registered | None:
+        """How the process has the name in the cluster; None when it does not."""
+        present = self.cluster.get(name)
+        return present if present is not None and present.pid == pid else None
+
+    def shows(self, name: str, revision: int) -> bool:
+        """Whether the name is there under this revision, and no other."""
+        present = self.cluster.get(name)
+        return present is not None and present.revision == revision
+
+    def register_local(self, name: str, pid: str) -> Registered:
+        """Raises NameTaken."""
+        present = self.local.get(name)
+        if present is not None and present.pid != pid:
+            raise NameTaken(name, present.pid)
+        if present is None:
+            self.put(self.local, name, Registered(pid, 0, Scope.LOCAL))
+        return self.local[name]
+
+    def unregister_local(self, name: str, pid: str) -> bool:
+        return self._drop(self.local, name, pid)
+
+    def drop_wish(self, name: str, pid: str) -> bool:
+        return self._drop(self.wishes, name, pid)
+
+    def _drop(self, table: dict[str, Registered], name: str, pid: str) -> bool:
+        """False when the process does not have it."""
+        present = table.get(name)
+        if present is None or present.pid != pid:
+            return False
+        self.put(table, name, None)
+        return True
 
     def put(self, table: dict[str, Registered], name: str, registered: Registered | None) -> None:
         """Change one table and tell what a look-up says now, if that is something else."""
@@ -94,3 +133,17 @@ def read_value(value: bytes) -> tuple[str, Scope]:
     text = value.decode("utf-8", "surrogateescape")
     pid, _, scope = text.partition("} ")
     return (f"{pid}}}", Scope[scope]) if scope in Scope.__members__ else (text, Scope.CONSISTENT)
+
+
+def registered_in(kv: KeyValue) -> Registered:
+    """What the key of a cluster name says."""
+    pid, scope = read_value(kv.value)
+    return Registered(pid, kv.mod_revision, scope, kv.lease)
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for a text that can't be a name."""
+    if not name or is_pid(name) or len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
+        raise ValueError(
+            f"expected a name of 1 to {MAX_NAME} bytes that does not start with a brace, got {name[:80]!r}"
+        )

@@ -49,6 +49,8 @@ class NodeState:
     """How far this node is with a version of the registry, waiting so many seconds for it."""
     applied: Callable[[int, float], Awaitable[None]]
     """Returns when the watched copies are complete up to a revision, within so many seconds."""
+    barrier: Callable[[], Awaitable[None]]
+    """Returns when every VM has done what it was given so far."""
     processes: Callable[[], Awaitable[list[dict[str, Any]]]]
     inspect: Callable[[str], Awaitable[dict[str, Any] | None]]
     stats: Callable[[], Awaitable[dict[str, Any]]]
@@ -170,6 +172,8 @@ class Admin:
         if isinstance(revision, bool) or not isinstance(revision, int) or revision < 0:
             raise BadQuery(f"op 'applied' expects a revision as a number, got {revision!r}")
         await self._state.applied(revision, timeout_of(query))
+        if query.get("processes"):
+            await self._state.barrier()
         return {"revision": revision}
 
     async def _stats(self, query: Query) -> Any:

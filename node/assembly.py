@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from cluster.asking import Asking
 from cluster.avoids import Avoids
 from cluster.bus import Bus
 from cluster.claims import Claims
@@ -70,7 +71,7 @@ from node.modules.io import IoModule
 from node.modules.locks import LocksModule
 from node.modules.logger import LoggerModule, lowest_shown
 from node.modules.names import NamesModule
-from node.modules.permits import EVERY_NAMESPACE, Permits
+from node.modules.permits import EVERY_NAMESPACE, MOVE, Permits
 from node.modules.pg import PgModule
 from node.modules.process import ProcessModule
 from node.modules.registry import RegistryModule
@@ -80,16 +81,18 @@ from node.modules.system import Facts, SystemModule
 from node.modules.time import TimeModule
 from node.moving import Around, Moving, Taking
 from node.nodelocal import NodeLocal
-from node.operating import Operated
+from node.operating import Operated, Operating
 from node.output import Output
 from node.owners import Owners
 from node.ownership import Ownership
 from node.parts import Parts
 from node.probes import ProbeServer
+from node.relocation import Relocation
 from node.returns import Returns
 from node.router import Router
 from node.settings import Settings
 from node.stores import Namespaces, Stores
+from node.stragglers import Stragglers
 from node.supervisor import Supervisor
 from node.system_events import member_events, registry_events
 from node.trees import HOST as TREES_HOST
@@ -124,7 +127,7 @@ def build_parts(
     """Make and wire the parts of one node."""
     settings, name = options.settings, options.node
     members = Members(watch, keys)
-    everywhere = Everywhere(bus, subjects, members, name)
+    everywhere, ask = Everywhere(bus, subjects, members, name), Asking(bus, subjects, members, name)
     names = Names(etcd, watch, keys, tasks, lambda: keeper.lease.id, everywhere)
     claims = Claims(etcd, watch, keys, name)
     avoids, quarantine = Avoids(etcd, watch, keys, name), Quarantine(etcd, watch, keys)
@@ -153,6 +156,7 @@ def build_parts(
         lambda kind, service: events.send_local("supervisor", kind, service),
         Heirs(etcd, watch, keys, name),
         names,
+        Stragglers(everywhere, lambda: hosts.barrier(), lambda within: moving.flushed(within)).arrived,
         settings.cluster.expected_nodes,
     )
     holders = LockHolders(locks, keys, lease, router.route)
@@ -193,13 +197,21 @@ def build_parts(
     dispatcher = Dispatcher(
         [
             RegistryModule(
-                registry, Permits(lambda id: registry.state.get(id), env.lookup, _writable(settings, embedded))
+                registry,
+                Permits(lambda id: registry.state.get(id), env.lookup, _allowed(settings.registry.write, embedded)),
             ),
             EventsModule(events),
             EnvModule(env),
             TimeModule(),
             StoreModule(stores, lambda pid: _fences(supervisor, guard, holders, owners.line(pid))),
-            ProcessModule(lambda pid: _token(supervisor, guard, owners.line(pid))),
+            ProcessModule(
+                lambda pid: _token(supervisor, guard, owners.line(pid)),
+                lambda name: _pid_of(names, name),
+                lambda pid, to, within: relocation(pid, to, within),
+                Permits(
+                    lambda id: registry.state.get(id), env.lookup, _allowed(settings.processes.move, embedded), MOVE
+                ),
+            ),
             io,
             LoggerModule(min_level=settings.logmanager.min_level),
             NamesModule(
@@ -283,7 +295,7 @@ def build_parts(
             moves=moving,
             hand_over=supervisor.hand_over,
             ready=lambda: [member.node for member in members.ready() if member.node != name],
-            loads=Loads(bus, subjects, members, name),
+            loads=Loads(ask),
             cancel=lambda pid, reason, at: router.route([int(Kind.CANCEL), to_raw(pid), b"", 0, to_raw(reason), at]),
             terminate=lambda pid: router.route([int(Kind.TERMINATE), to_raw(pid), b"", 0]),
         ),
@@ -318,12 +330,29 @@ def build_parts(
         metrics_address=lambda: parts.probes.address,
         expected_nodes=settings.cluster.expected_nodes,
     )
+    operated = Operated(
+        state=lambda: parts.state,
+        cordon=lambda: parts.cordon(),
+        uncordon=lambda: parts.uncordon(),
+        label=lambda changes: parts.label(changes),
+        knows=supervisor.knows,
+        release=supervisor.release,
+        is_stopping=lambda: parts.is_stopping,
+        drain=draining.begin,
+        drained=draining.progress,
+        move=moving.move,
+        where=lambda pid: _where(moving, members, pid),
+        named=lambda name: _pid_of(names, name),
+        member=members.get,
+    )
+    relocation = Relocation(Operating(name, operated).move, ask)
     told = Told(
         node=name,
         members=members.all,
         health=view.health,
         converged=view.converged,
         applied=watch.reached,
+        barrier=hosts.barrier,
         processes=hosts.processes,
         inspect=view.inspect,
         stats=view.figures,
@@ -331,21 +360,7 @@ def build_parts(
         trees=trees.shown,
         dead_letters=view.dead_letters,
         locks=locks.all,
-        operated=Operated(
-            state=lambda: parts.state,
-            cordon=lambda: parts.cordon(),
-            uncordon=lambda: parts.uncordon(),
-            label=lambda changes: parts.label(changes),
-            knows=supervisor.knows,
-            release=supervisor.release,
-            is_stopping=lambda: parts.is_stopping,
-            drain=draining.begin,
-            drained=draining.progress,
-            move=moving.move,
-            where=lambda pid: _where(moving, members, pid),
-            named=lambda name: _pid_of(names, name),
-            member=members.get,
-        ),
+        operated=operated,
     )
     parts = Parts(
         name=name,
@@ -412,6 +427,7 @@ def _wire(parts: Parts, owners: Owners, holders: LockHolders, quarantine: Quaran
     router.applied = lambda: parts.members.applied
     router.on_return = Returns(parts.watch, tasks, router.give_back, router.dead_letters).take
     hosts.on_ended(lambda pid, error: _release_names(parts, tasks, pid))
+    router.is_handed_on = parts.supervisor.is_handed_on
     router.on_nameless = lambda pid: _release_names(parts, tasks, pid)
     hosts.on_ended(lambda pid, error: holders.process_ended(pid))
     hosts.on_ended(lambda pid, error: owners.process_ended(pid))
@@ -568,10 +584,10 @@ def _console(settings: Settings, embedded: bool) -> bool:
     return embedded if settings.console.enabled is None else settings.console.enabled
 
 
-def _writable(settings: Settings, embedded: bool) -> Sequence[str]:
-    """The namespaces programs may change whose host's entry says nothing."""
-    if settings.registry.write is not None:
-        return settings.registry.write
+def _allowed(said: Sequence[str] | None, embedded: bool) -> Sequence[str]:
+    """The namespaces a rule of programs allows whose host's entry says nothing."""
+    if said is not None:
+        return said
     return EVERY_NAMESPACE if embedded else ()
 
 

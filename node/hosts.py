@@ -186,6 +186,11 @@ class Hosts:
                     return _shown(await _ask(worker, b"inspect", pid.encode()), running, worker)
         return None
 
+    async def trace(self, pid: str, slot: int) -> dict[str, Any] | None:
+        """What the VM in ``slot`` saw arrive at a process and leave it since it was asked last; as raw values."""
+        workers = [worker for worker in self._answering() if worker.vm.slot == slot]
+        return await _ask(workers[0], b"trace", pid.encode()) if workers else None
+
     def _answering(self) -> list[Worker]:
         return [worker for running in self._running.values() for worker in running.answering()]
 

@@ -96,6 +96,9 @@ class Router:
         self.on_client_reply: Callable[[Envelope], None] = lambda envelope: None
         self.on_return: Callable[[Envelope], None] = self.give_back
         """A message by name came back to its sender here: ``give_back`` has it when the names here are new enough."""
+        self.is_handed_on: Callable[[bytes, int], bool] = lambda pid, revision: False
+        """Whether the process gave a name it had to another, at this revision, and takes what comes by it until it has
+        ended."""
         self.on_nameless: Callable[[bytes], None] = lambda pid: None
         """A process whose VM is gone has got a name: its registration came too late."""
         self.moves: Mapping[bytes, object] = {}
@@ -353,6 +356,9 @@ class Router:
                 return True
         elif revision > self.applied() and self.by_name_allowed(0):
             return True
+        elif held is not None and 0 < revision < held.revision and self.by_name_allowed(0):
+            if self.is_handed_on(envelope[1], held.revision):
+                return True
         self._refuse_stale(envelope, name)
         return False
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,7 @@ class Supervisor:
         announce: Callable[[str, str], None],
         heirs: Heirs,
         names: Names,
+        stragglers: Callable[[int, float], Awaitable[bool]],
         expected: int = 1,
     ) -> None:
         self._node = node
@@ -107,8 +108,9 @@ class Supervisor:
             node, heirs, claims, keys, lease, names, self._replicas, lambda: self._wanted, self._refusal, announce
         )
         """What is started here before its node has stopped it."""
-        self._handover = Handover(heirs, claims, keys, lease, self._replicas, self._successors)
+        self._handover = Handover(heirs, claims, keys, lease, self._replicas, self._successors, stragglers)
         self.hand_over, self.yields = self._handover.give, self._handover.yields
+        self.is_handed_on = self._handover.is_handed_on
         self._barring = Barring(avoids, quarantine, self.knows, self._replicas.once)
         self.release = self._barring.release
         self._running = self._replicas.running
@@ -350,8 +352,8 @@ class Supervisor:
         if self._claims.applied < claim.token:
             return True  # it came with its process, and the view is not as far yet
         if self._handover.is_passed_on(key, held):
-            self._retire(key, f"node {held.node if held else ''} runs it now", release=False)
-        elif not run.wanted.keeps:
+            return False  # what was on its way to it has some time to arrive, then it is stopped
+        if not run.wanted.keeps:
             self._retire(key, "its claim is lost", release=False, kill=True)
         elif held is not None and held.node != self._node:
             self._retire(key, f"node {held.node} runs it now", release=False)

@@ -49,11 +49,11 @@ class World:
     """Answers code requests from its entries and module calls from ``modules``; collects everything else."""
 
     def __init__(
-        self, config: VmConfig | None = None, modules: Mapping[str, str] | None = None, *, node: str = "n1"
+        self, config: VmConfig | None = None, modules: Mapping[str, str] | None = None, *, node: str = "n1", incarnation: int = 1
     ) -> None:
         self.clock = VirtualClock()
         self.patience = PATIENCE
-        self.kernel = Kernel(1, node, 1, "app:processes", config or VmConfig(), modules or {}, self.clock)
+        self.kernel = Kernel(1, node, incarnation, "app:processes", config or VmConfig(), modules or {}, self.clock)
         self.host = f"{{{node}@app:processes|}}".encode()
         self.entries: dict[bytes, dict[bytes, Any]] = {}
         self.out: list[Item] = []

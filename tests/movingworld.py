@@ -27,7 +27,7 @@ class TwoNodes:
     """The worlds of two nodes and the way between them."""
 
     def __init__(self) -> None:
-        self.worlds = {b"n1": World(), b"n2": World(node="n2")}
+        self.worlds = {b"n1": World(), b"n2": World(node="n2", incarnation=2)}
         self.worlds[b"n2"].entries = self.worlds[b"n1"].entries
         self.told: list[Item] = []
         """What came for the test, or for nobody, in order."""
@@ -135,8 +135,7 @@ class TwoNodes:
     def spawn(self, id: str, *args: Any, node: bytes = b"n1") -> bytes:
         world = self.worlds[node]
         reference = world.post_spawn(id, *args)
-        self.run()
-        reply = next(item for item in self.told if item[0] == Kind.REPLY and item[3] == reference)
+        reply = next(item for item in self.run() if item[0] == Kind.REPLY and item[3] == reference)
         assert reply[4] == 0, reply
         pid: bytes = reply[5]
         return pid

@@ -6,7 +6,7 @@ A node keeps a core for each such process it has to do with. Everything addresse
     the process here   an item arrives              what happens
     ----------------   --------------------------   -----------------------------------------------------------------
     any                a redirect waits for it      held until the flush over the old way is answered
-    frozen             any                          held
+    frozen             any                          held; messages go with the state, as long as that is not sent
     runs               message                      delivered; a dead letter when a later one of its node was
     runs               flush                        answered: all before it has been delivered
     runs               assertion                    delivered, the kernel answers under its number
@@ -124,6 +124,21 @@ class MoveCore:
     def is_guest(self) -> bool:
         """Whether the process came here, under a lease of this node: it is owned work."""
         return self._committed > 0
+
+    @property
+    def holds_from_links(self) -> bool:
+        """Whether something that came over a link waits here, until etcd or a link has decided."""
+        departure, arrival = self.departure, self.arrival
+        return (
+            self.redirect.holds_from_links
+            or (departure is not None and departure.is_undecided and bool(departure.held))
+            or (arrival is not None and bool(arrival.held))
+        )
+
+    @property
+    def holds(self) -> bool:
+        """The same of what begins here."""
+        return len(self.redirect) > 0 or self.holds_from_links
 
     @property
     def is_deleting(self) -> bool:
@@ -365,7 +380,7 @@ class MoveCore:
         self.tombstone = Tombstone(departure.target.node, latest, departure.luggage.watchers)
         self.redirect.route = latest
         self._own_mark = self._committed = 0
-        forwarded = [*self._dispatch_all(departure.held), *self._assert_all()]
+        forwarded = [*self._dispatch_all(departure.left_behind), *self._assert_all()]
         told = [] if self._is_open(latest) else self._tell(self.tombstone.epoch_ended(latest))
         return [Drop(), *forwarded, *told, Finished(Verdict.MOVED, departure.reason)]
 
@@ -429,7 +444,8 @@ class MoveCore:
             redirected = self._start_homecoming(former.pointer)
         else:
             redirected = self._start_redirect(self.node)
-        return [Adopt(parcel, arrival.revision), *redirected, *self._arrive_all(arrival.held)]
+        along = [action for message in parcel.held for action in self._deliver(message, HERE)]
+        return [Adopt(parcel, arrival.revision), *along, *redirected, *self._arrive_all(arrival.held)]
 
     # -- etcd
 

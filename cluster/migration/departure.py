@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from cluster.migration.actions import Action, Freeze, Send
-from cluster.migration.items import Ask, Item, LinkFlush, Luggage, Parcel, Way
+from cluster.migration.items import Ask, Item, LinkFlush, Luggage, Message, Parcel, Way
 from cluster.migration.transactions import Answer, Found, Outcome, Registration, Transact, Transactions
 
 
@@ -91,6 +91,7 @@ class Departure:
         self._is_guest = is_guest
         self._is_read = False
         self._is_sent = False
+        self._sent_along = 0
         self._epoch = own.epoch
         self._awaited: set[str] = set()
         self._parcel = Parcel(target.attempt, 0, own.epoch, None)
@@ -184,7 +185,20 @@ class Departure:
         if self._awaited:
             return []
         self.step, self._is_sent = Step.SENT, True
-        return [Send(self.target.node, self._parcel)]
+        self._sent_along = len(self.held)
+        along = tuple(item for item, _ in self.held if isinstance(item, Message))
+        return [Send(self.target.node, replace(self._parcel, held=along))]
+
+    @property
+    def left_behind(self) -> list[tuple[Item, Way]]:
+        """What was held and did not go with the parcel."""
+        at = self._sent_along
+        return [(item, way) for item, way in self.held[:at] if not isinstance(item, Message)] + self.held[at:]
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether only etcd can tell where the process is: until then nothing that is held goes anywhere."""
+        return self.step in (Step.SENT, Step.ABORTING)
 
     # -- M6, M7
 

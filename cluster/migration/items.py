@@ -146,6 +146,8 @@ class Parcel:
     former: frozenset[int] = frozenset()
     """Revisions its names had earlier, under it."""
     watchers: frozenset[Watcher] = frozenset()
+    held: tuple[Message, ...] = ()
+    """What arrived for it until it was sent, in order: all of that comes before whatever is forwarded."""
 
 
 Note: TypeAlias = Item | Forwarded | Flushed | LinkFlush | LinkFlushed | Ask | Reserved | Refused | Parcel

@@ -43,6 +43,11 @@ class Redirect:
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def holds_from_links(self) -> bool:
+        """Whether something waits that did not begin on this node, perhaps."""
+        return self.pending is not None and self.pending.scope is Scope.ALL and bool(self._held)
+
     def start(self, old: str, scope: Scope) -> Flush:
         """A flush for the old place."""
         self._flushes += 1

@@ -38,7 +38,7 @@ STOP_SECONDS = 40.0
 BROKEN_SECONDS = 10.0
 """The same when NATS or etcd is gone: without them a node can't end in good order anyway."""
 SERVER_POLL_SECONDS = 0.25
-SETTINGS = ("registry.publish=always", "registry.write=**", "console.enabled=true")
+SETTINGS = ("registry.publish=always", "registry.write=**", "processes.move=**", "console.enabled=true")
 """What a development cluster has in common with a node that runs its own servers."""
 _AGAIN = "start it again with `wippy up`"
 NAMES_SECONDS = 3.0

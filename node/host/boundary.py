@@ -18,7 +18,8 @@ messages ``[[topic, payloads], ...]``, context, tracked, timeout in milliseconds
     [45, node, reason]                      the node, or the link to it, is gone
     [46, query, what, argument]             b"list" | b"inspect" | b"counters" | b"mail"; answered by [54]
     [47, [nodes]]                           the nodes of the cluster as this one sees them
-    [48, reason, grace_seconds]             CANCEL to every process, kill what is left after grace; then [55]
+    [48, reason, grace_seconds, deadline]   CANCEL to every process, kill what is left after grace; then [55]. deadline
+                                            is the end of it for the processes, in ms since 1970
     [49, text]                              an item that had no form; only made here
     [70, [[uniq, node], ...]]               these processes have moved, or are about to, and live on that node now; no
                                             node: they have ended, or are where their PIDs say again

@@ -53,6 +53,7 @@ KERNEL_FILES = (
     "moving",
     "weights",
     "queries",
+    "tracing",
     "memory",
     "garbage",
     "sentry",

@@ -203,7 +203,8 @@ class Vm:
 
     async def stop(self, reason: str, grace: timedelta) -> bool:
         """CANCEL to every process, and kill what is left after ``grace``. Returns whether nothing lives any more."""
-        self.post([int(In.STOP), reason.encode(), grace.total_seconds()])
+        deadline = int((time.time() + grace.total_seconds()) * 1000)
+        self.post([int(In.STOP), reason.encode(), grace.total_seconds(), deadline])
         try:
             async with asyncio.timeout(grace.total_seconds() + 5):
                 await self._stopped.wait()

@@ -71,9 +71,27 @@ class RegistryRule(Model):
     @field_validator("write")
     @classmethod
     def _check_patterns(cls, patterns: list[str] | None) -> list[str] | None:
-        for pattern in patterns or ():
-            Pattern(pattern)
-        return patterns
+        return _patterns(patterns)
+
+
+class ProcessRule(Model):
+    """What the programs of a host may do to processes."""
+
+    move: list[str] | None = None
+    """Namespaces of hosts whose processes they may move with ``process.move``, written as in ``registry.write``.
+    Without it the setting ``processes.move`` counts, and without that: every one where the node runs its own servers,
+    none in a cluster of external ones."""
+
+    @field_validator("move")
+    @classmethod
+    def _check_patterns(cls, patterns: list[str] | None) -> list[str] | None:
+        return _patterns(patterns)
+
+
+def _patterns(patterns: list[str] | None) -> list[str] | None:
+    for pattern in patterns or ():
+        Pattern(pattern)
+    return patterns
 
 
 class ProcessHost(KindModel):
@@ -83,6 +101,8 @@ class ProcessHost(KindModel):
     """Its workers, and the limits of its processes."""
     registry: RegistryRule = RegistryRule()
     """What its programs may do to the registry."""
+    processes: ProcessRule = ProcessRule()
+    """What its programs may do to processes."""
     lifecycle: Lifecycle = Lifecycle()
     """A host runs on every node whatever this says."""
 
@@ -96,6 +116,8 @@ class TerminalHost(KindModel):
     """The limits of its process."""
     registry: RegistryRule = RegistryRule()
     """What its programs may do to the registry."""
+    processes: ProcessRule = ProcessRule()
+    """What its programs may do to processes."""
     lifecycle: Lifecycle = Lifecycle()
     """A host runs on every node whatever this says."""
 

@@ -1,8 +1,8 @@
-"""Which namespaces of the registry the programs of a host may change.
+"""Which namespaces of the registry the programs of a host may change, and on which hosts they may move processes.
 
-The rule stands on the host's entry (``registry.write``); hosts without one, and the node's own,
-have the node's default. A function called by a process runs where its caller runs, under the
-same rule. An attempt beyond the rule is refused with the reason and logged.
+A rule stands on the host's entry (``registry.write``, ``processes.move``); hosts without one, and the node's own,
+have the node's default, the setting of that name. A function called by a process runs where its caller runs, under
+the same rule. An attempt beyond the rule is refused with the reason and logged.
 
 It keeps programs from changing what is not theirs; it is no wall against a program that may
 start others on a host with a wider rule, or may change the namespace its own host is in.
@@ -11,6 +11,7 @@ start others on a host with a wider rule, or may change the namespace its own ho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -27,20 +28,47 @@ EVERY_NAMESPACE = ("**",)
 SHOWN = 10
 
 
+@dataclass(frozen=True)
+class Rule:
+    """One of the rules. ``name`` is what it is called on an entry and in the settings, ``deed`` what it permits."""
+
+    name: str
+    deed: str
+    of: Callable[[ProcessHost | TerminalHost], Sequence[str] | None]
+
+    def why(self, host: str, written: Sequence[str] | None, allowed: Sequence[str]) -> str:
+        """Where it stands, and what to do."""
+        if written is not None:
+            said = ", ".join(written) or "nothing"
+            return f"{self.name} of the entry {host} allows {said}; add the namespace there"
+        said = f"allows {', '.join(allowed)}" if allowed else "allows nothing, as is the default with external servers"
+        no_rule = f"the entry {host} has no {self.name}, and the setting {self.name} {said}"
+        return f"{no_rule}; name the namespace in either"
+
+
+WRITE = Rule("registry.write", "change", lambda host: host.registry.write)
+MOVE = Rule("processes.move", "move processes on hosts of", lambda host: host.processes.move)
+
+
 class Permits:
     """``entry`` gives a host's entry, None for the node's own host; ``default`` are patterns of namespaces."""
 
     def __init__(
-        self, entry: Callable[[str], Entry | None], env: Callable[[str], str | None], default: Sequence[str]
+        self,
+        entry: Callable[[str], Entry | None],
+        env: Callable[[str], str | None],
+        default: Sequence[str],
+        rule: Rule = WRITE,
     ) -> None:
         self._entry = entry
         self._env = env
         self._default = tuple(default)
+        self._rule = rule
 
     def check(self, caller: Caller, ids: Iterable[str]) -> None:
-        """Raises LuaError (PermissionDenied) unless the caller may change all of these entries."""
+        """Raises LuaError (PermissionDenied) unless the caller may do that to all of these entries."""
         host = caller.vm.host_id
-        written, problem = self._rule(host)
+        written, problem = self._written(host)
         allowed = self._default if written is None else tuple(written)
         patterns = [Pattern(text) for text in allowed]
         refused = sorted(id for id in ids if not any(pattern.matches(id.partition(":")[0]) for pattern in patterns))
@@ -48,7 +76,8 @@ class Permits:
             return
         namespaces = sorted({id.partition(":")[0] for id in refused})
         log.warning(
-            "a change of the registry is refused",
+            "what a program may not do is refused",
+            rule=self._rule.name,
             pid=caller.pid_text,
             entry=caller.entry,
             host=host,
@@ -57,12 +86,11 @@ class Permits:
             allowed=list(allowed),
         )
         details = {"host": host, "namespaces": namespaces, "allowed": list(allowed)}
-        message = (
-            f"programs on {host} may not change {', '.join(namespaces)}: {problem or _why(host, written, allowed)}"
-        )
+        why = problem or self._rule.why(host, written, allowed)
+        message = f"programs on {host} may not {self._rule.deed} {', '.join(namespaces)}: {why}"
         raise LuaError("PermissionDenied", message, retryable=False, details=details)
 
-    def _rule(self, host: str) -> tuple[list[str] | None, str]:
+    def _written(self, host: str) -> tuple[Sequence[str] | None, str]:
         """What the host's entry says, None when it says nothing; and why it can't be read."""
         entry = self._entry(host)
         if entry is None:
@@ -71,15 +99,4 @@ class Permits:
             model = decode(entry, self._env)
         except Invalid as error:
             return [], f"the entry {host} can't be used: {error}"
-        return (model.registry.write if isinstance(model, ProcessHost | TerminalHost) else None), ""
-
-
-def _why(host: str, written: Sequence[str] | None, allowed: Sequence[str]) -> str:
-    """Where the rule stands, and what to do."""
-    if written is not None:
-        said = ", ".join(written) or "nothing"
-        return f"registry.write of the entry {host} allows {said}; add the namespace there"
-    said = f"allows {', '.join(allowed)}" if allowed else "allows nothing, as is the default with external servers"
-    return (
-        f"the entry {host} has no registry.write, and the setting registry.write {said}; name the namespace in either"
-    )
+        return (self._rule.of(model) if isinstance(model, ProcessHost | TerminalHost) else None), ""

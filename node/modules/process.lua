@@ -62,6 +62,11 @@ function process.fence()
     return operations.call("process", "fence")
 end
 
+-- Move a process, by its PID or name, to a node; the milliseconds that took. See ``node/modules/process.py``.
+function process.move(pid, node)
+    return operations.call("process", "move", pid, node)
+end
+
 function process.get_options()
     local caller = own()
     return {

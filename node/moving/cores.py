@@ -48,6 +48,8 @@ class Cores:
         self._members = members
         self._own: Registration | None = None
         self._first = 0
+        self.on_change: Callable[[Moved], None] = lambda moved: None
+        """Something has happened to a process."""
         performer.feed = self.perform
 
     @property
@@ -115,6 +117,7 @@ class Cores:
             for part in self.belongings:
                 part.lost(moved.pid.decode("utf-8", "surrogateescape"), holdings)
         self.guests.note(moved)
+        self.on_change(moved)
         if core is not None and moved.is_idle:
             moved.core = None
 

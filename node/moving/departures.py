@@ -51,12 +51,14 @@ class Departures:
         groups: Memberships,
         open_nodes: Callable[[], frozenset[str]],
         version: Callable[[], int],
+        when_clear: Callable[[Callable[[], None]], None],
     ) -> None:
         self._cores = cores
         self._hosts = hosts
         self._groups = groups
         self._open_nodes = open_nodes
         self._version = version
+        self._when_clear = when_clear
         self.verdicts: dict[str, int] = {verdict.value: 0 for verdict in Verdict}
         """How the moves that began here ended."""
         cores.performer.on_finished = self._finished
@@ -129,6 +131,10 @@ class Departures:
         moved.inbox.post([int(In.FREEZE), moved.pid, leaving.number])
 
     def luggage(self, moved: Moved, item: Envelope) -> None:
+        """It is frozen. What it has sent must have left this node before it does."""
+        self._when_clear(lambda: self._frozen(moved, item))
+
+    def _frozen(self, moved: Moved, item: Envelope) -> None:
         _, pid, number, text, watchers = item
         leaving, core = moved.leaving, moved.core
         if leaving is None or leaving.number != number or core is None:

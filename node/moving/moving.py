@@ -116,13 +116,15 @@ class Moving:
         self._cores = Cores(node, incarnation, keys, router, links.is_open, around.members, belongings, performer)
         self._table = self._cores.table
         self._settling = Settling(node, self._table, links, around.everywhere)
-        performer.on_forwarded = self._settling.forwarded
-        self._departures = Departures(self._cores, hosts, groups, links.open_nodes, around.version)
+        performer.on_forwarded, self._cores.on_change = self._settling.forwarded, self._settling.note
+        self._departures = Departures(
+            self._cores, hosts, groups, links.open_nodes, around.version, self._settling.when_clear
+        )
         self._arrivals = Arrivals(self._cores, taking, self._tasks)
         self._traffic = Traffic(self._cores, Stamps(incarnation), self._departures, self._arrivals, self._settling)
         self.guests = self._cores.guests
         self.verdicts = self._departures.verdicts
-        self.settled = self._settling.settled
+        self.settled, self.flushed = self._settling.settled, self._settling.flushed
         self.from_vm = self._traffic.from_vm
         self.registered, self.lease_lost = self._cores.registered, self._cores.lease_lost
         watch.subscribe(keys.moved, self._apply)

@@ -1,8 +1,13 @@
 """Whether all that was under way to a node, or through it, has arrived.
 
-A node is asked by LINK_FLUSH and answers when all that came over that link before has arrived. What it had to forward
-for processes that left it is under way again: then it asks those it forwarded to, and answers when they have. So what a
-process sends from its new place can't overtake what it sent before, also when the receiver is one that moves.
+A node is asked by LINK_FLUSH and answers when all that came over that link before has arrived. What waits here for a
+process that moves has not, as long as etcd has not decided where that is. What this node had to forward for processes
+that left it is under way again: it asks those it forwarded to, and answers when they have. So what a process sends from
+its new place can't overtake what it sent before, also when the receiver is one that moves. In the same way a process
+does not leave before what it sent has left this node (``when_clear``).
+
+All that is waited for is decided by etcd or a link, never by another process that waits in this way: what is held for
+one that is about to be sent goes with it, and counts as arrived; what begins on this node has not come over a link.
 
 A node that is about to end asks all others: every one must have seen where the processes are that left here, what was
 on its way must have come, and what is forwarded must have arrived.
@@ -59,13 +64,49 @@ class Settling:
         self._number = 0
         self._asked: dict[int, _Asked] = {}
         self._forwarded: dict[str, int] = {}
+        self._holding: set[bytes] = set()
+        self._waiting: list[tuple[set[bytes], Callable[[], None]]] = []
+
+    def note(self, moved: Moved) -> None:
+        """Something has happened to a process: what waited for it may be on its way."""
+        core = moved.core
+        if core is not None and core.holds:
+            self._holding.add(moved.uniq)
+        elif moved.uniq in self._holding:
+            self._holding.discard(moved.uniq)
+            self._let_go(moved.uniq)
+
+    def _let_go(self, uniq: bytes) -> None:
+        clear: list[Callable[[], None]] = []
+        for waiting, then in self._waiting:
+            waiting.discard(uniq)
+            if not waiting:
+                clear.append(then)
+        self._waiting = [one for one in self._waiting if one[0]]
+        for then in clear:
+            then()
+
+    def when_clear(self, then: Callable[[], None]) -> None:
+        """Call back once all that waits here now has gone on, at once if nothing does."""
+        self._when_let_go(set(self._holding), then)
+
+    def _when_let_go(self, waiting: set[bytes], then: Callable[[], None]) -> None:
+        if waiting:
+            self._waiting.append((waiting, then))
+        else:
+            then()
 
     def forwarded(self, node: str) -> None:
         """Something that came here was passed on to ``node``."""
         self._forwarded[node] = self._forwarded.get(node, 0) + 1
 
     def link_flush(self, peer: str, envelope: Envelope) -> None:
-        """``peer`` asks. Nobody is asked twice on one way."""
+        """``peer`` asks."""
+        held = {uniq for uniq in self._holding if _holds_from_links(self._table.get(uniq))}
+        self._when_let_go(held, lambda: self._ask_onward(peer, envelope))
+
+    def _ask_onward(self, peer: str, envelope: Envelope) -> None:
+        """Nobody is asked twice on one way."""
         _, to, _, number, passed = envelope
         onward = {node: count for node, count in self._forwarded.items() if node.encode() not in passed}
 
@@ -111,6 +152,17 @@ class Settling:
             return False
         return True
 
+    async def flushed(self, within: float) -> bool:
+        """Whether all that the other nodes have sent this one has arrived, within so many seconds."""
+        answered = asyncio.Event()
+        self._ask(self._links.open_nodes(), [self._own], answered.set)
+        try:
+            async with asyncio.timeout(within):
+                await answered.wait()
+        except TimeoutError:
+            return False
+        return True
+
     def _ask(self, peers: Iterable[str], passed: Sequence[bytes], then: Callable[[], None]) -> None:
         self._number += 1
         number = self._number
@@ -137,6 +189,10 @@ class Settling:
         except ClusterError:
             return False  # with the link all that was on it is gone
         return True
+
+
+def _holds_from_links(moved: Moved | None) -> bool:
+    return moved is not None and moved.core is not None and moved.core.holds_from_links
 
 
 def _is_left(moved: Moved) -> bool:

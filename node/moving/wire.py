@@ -187,6 +187,7 @@ def _pack(parcel: Parcel) -> bytes:
             "accepted": dict(parcel.accepted),
             "former": sorted(parcel.former),
             "watchers": [[watcher.node, watcher.id] for watcher in parcel.watchers],
+            "held": [[message.sender, message.number, message.envelope] for message in parcel.held],
         },
         use_bin_type=False,
         unicode_errors="surrogateescape",
@@ -259,6 +260,7 @@ def parcel_of(packed: bytes) -> Parcel:
             {_text(node): int(number) for node, number in value[b"accepted"].items()},
             frozenset(int(one) for one in value[b"former"]),
             frozenset(Watcher(_text(node), _text(id)) for node, id in value[b"watchers"]),
+            tuple(message_of(envelope, _text(node), int(number)) for node, number, envelope in value[b"held"]),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not the state of a process ({error!r})") from None

@@ -147,6 +147,14 @@ class Registry(Section):
     """Accepted; modules come from local directories."""
 
 
+class Processes(Section):
+    """What programs may do to processes."""
+
+    move: Namespaces | None = None
+    """Namespaces of hosts whose processes programs may move with ``process.move`` whose own host's entry has no
+    ``processes.move``; written as in ``registry.write``. Unset: every one with embedded servers, none in a cluster."""
+
+
 class Relay(Section):
     """The node among others."""
 
@@ -412,6 +420,7 @@ class Settings(Section):
     logmanager: LogManager = LogManager()
     security: Security = Security()
     registry: Registry = Registry()
+    processes: Processes = Processes()
     relay: Relay = Relay()
     supervisor: Supervisor = Supervisor()
     console: Console = Console()

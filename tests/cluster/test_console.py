@@ -152,8 +152,8 @@ def test_a_client_that_is_killed_leaves_no_process(up: Development) -> None:
 
 
 def test_a_person_edits_stops_and_completes(up: Development, screen: OnTerminal) -> None:
-    screen.type("1 + 1\r")
-    screen.until("\n2\n")
+    screen.type("'for' .. 'ty'\r")
+    screen.until('"forty"')
     screen.type("function q()\r")
     screen.until("..")
     screen.type("return 'from q' end\rq()\r")

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from cluster.envelope import Kind
-from cluster.errors import CallTimeout, Unavailable
+from cluster.errors import CallTimeout, LockTaken, NameTaken, Unavailable
 from cluster.etcd import Etcd, PrefixWatch, Put
 from cluster.keys import Keys
 from cluster.locks import Lock, Locks
@@ -232,6 +232,19 @@ class TestMoved:
         assert not await world.is_free(world.keys.name("counter"))
         assert not await world.is_free(world.keys.lock("bills"))
 
+    async def test_a_look_up_on_the_target_never_goes_back(self, world: World) -> None:
+        b = world.b
+        told: list[tuple[str, str | None, int]] = []
+        b.names.on_change(lambda *change: told.append(change))
+        b.watch.kept = []
+        await world.a.names.register("counter", P, Scope.CONSISTENT, world.a.lease)
+        revision = await world.move(world.a, b)
+        await eventually(lambda: sum(len(answer.events) for answer in b.watch.kept or ()) >= 4)
+        b.watch.go_on()
+        await world.same()
+        assert told == [("counter", P, revision)]
+        assert b.revoked == []
+
     @pytest.mark.parametrize("behind", [True, False])
     async def test_on_the_target_it_gives_back_what_it_brought(self, world: World, behind: bool) -> None:
         await settle(world)
@@ -364,6 +377,20 @@ class TestFrozen:
         await a.locks.acquire("more", RAW, a.lease)
         assert await a.names.unregister("counter", P, Scope.CONSISTENT)
         assert await a.locks.release("orders", RAW)
+        assert (a.revoked, a.lost) == ([], [])
+
+    async def test_whoever_asks_for_what_it_holds_is_refused_and_nothing_is_freed(self, world: World) -> None:
+        await settle(world)
+        a = world.a
+        a.pack()
+        with pytest.raises(LockTaken):
+            await a.locks.acquire("orders", Q.encode(), a.lease)
+        with pytest.raises(NameTaken):
+            await a.names.register("counter", Q, Scope.CONSISTENT, a.lease)
+        a.stays()
+        await world.same()
+        assert not await world.is_free(world.keys.lock("orders"))
+        assert not await world.is_free(world.keys.name("counter"))
         assert (a.revoked, a.lost) == ([], [])
 
     @pytest.mark.parametrize("stays", [True, False])

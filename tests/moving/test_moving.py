@@ -147,3 +147,25 @@ async def test_a_link_that_closes_in_the_midst_loses_no_process(three: Town) -> 
         await moving
         assert await three.call("n3", pid, "state")
     assert n1.moving.where(pid) == three.where(pid)
+
+
+async def test_a_name_goes_along_and_finds_it_from_everywhere(three: Town) -> None:
+    pid = await three.spawn("n1", "app:counter")
+    assert (await three.call("n2", pid, "name", {"name": "till", "scope": 2}))["ok"]
+    before = await eventually(lambda: three.nodes["n3"].names.lookup("till"), "n3 knows the name")
+    assert (await three.move(pid, "n2")).moved
+
+    def after() -> bool:
+        held = three.nodes["n3"].names.lookup("till")
+        return held is not None and held.revision > before.revision
+
+    await eventually(after, "n3 knows where the name is")
+    key = await three.nodes["n1"].etcd.get(three.nodes["n1"].keys.name("till"))
+    assert key is not None
+    assert key.lease == three.nodes["n2"].keeper.lease.id
+    assert key.value.decode() == pid
+    await three.stop("n1")
+    assert three.nodes["n3"].names.lookup("till") is not None
+    assert (await three.call("n3", pid, "state"))["moves"] == 1
+    three.cast("n3", pid, "end")
+    await eventually(lambda: three.nodes["n3"].names.lookup("till") is None, "the name is free")

@@ -166,8 +166,17 @@ class Load:
             return rows if len(rows) >= total else None
 
         by_sender = defaultdict(list)
-        for row in await eventually(got, f"all {total} have arrived", within=20):
-            by_sender[row["from"]].append(row)
+        try:
+            arrived = await eventually(got, f"all {total} have arrived", within=20)
+        finally:
+            arrived = await self._town.call("n3", self.collector, "all")
+            for row in arrived:
+                by_sender[row["from"]].append(row)
+            for pid, count in sent.items():
+                missing = set(range(1, count + 1)) - {row["number"] for row in by_sender[pid]}
+                print(f"{pid}: {count} sent, missing {sorted(missing)}")
+            for node, parts in self._town.nodes.items():
+                print("DEAD", node, [str(one)[:300] for one in parts.router.dead_letters._latest][:20] if hasattr(parts.router.dead_letters, "_latest") else vars(parts.router.dead_letters))
         for pid, count in sent.items():
             assert sorted(row["number"] for row in by_sender[pid]) == list(range(1, count + 1))
         return dict(by_sender)

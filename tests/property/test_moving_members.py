@@ -114,13 +114,12 @@ class World:
         self.left_behind.append((node, pid))
 
     def forget(self) -> None:
-        """What a moment is for: everybody has heard that another node announces it, and what they sent before that
-        has arrived."""
+        """What a moment is for: everybody has heard that it is apart and that another node announces it, and what they
+        sent before that has arrived."""
         for node, pid in list(self.left_behind):
             others = [core for name, core in self.cores.items() if name != node]
             elsewhere = all(any(v.count(GROUP, pid) for v in views(core, node)) for core in others)
-            under_way = [word for link, words in self.links.items() if link[1] == node for word in words]
-            is_quiet = not any(word[0] == "cast" for word in under_way)
+            is_quiet = not any(words for link, words in self.links.items() if node in link)
             if elsewhere and is_quiet and self.cores[node].is_handed_over(pid):
                 self.left_behind.remove((node, pid))
                 self.perform(node, self.cores[node].forget(pid))

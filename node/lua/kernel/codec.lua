@@ -24,7 +24,7 @@ local NULL = {} -- nil where a table needs a value
 
 local NIL, FALSE, TRUE = "\xc0", "\xc2", "\xc3"
 local TYPED = "\xc1" -- msgpack never uses it
-local LARGEST_WHOLE = 1 << 20 -- pieces
+local MOST_PIECES, LARGEST_WHOLE = 1 << 22, 64 * 1024 * 1024 -- of a process that travels
 local kinds = {} -- name -> the rule of a type (values.lua)
 local text_heads, array_heads, map_heads = {}, {}, {}
 for length = 0, 31 do
@@ -45,6 +45,7 @@ end
 -- Encoding. The pieces of one item; ``failed`` when a value has no form.
 local buffer, size, failed = {}, 0, false
 local whole = false -- whether values keep their types: for a process that travels
+local largest = math.maxinteger -- pieces an item may have
 local texts, text_count = {}, 0
 
 local function text_head(length)
@@ -126,10 +127,6 @@ local function put(value, depth)
 end
 
 local function put_map(value, count, depth)
-    if whole and size > LARGEST_WHOLE then
-        failed = true
-        return
-    end
     head(map_heads, count, 0xde, 0xdf)
     for key, field in next, value do
         if type(key) == "table" then
@@ -204,7 +201,7 @@ function put_table(value, depth)
         size = size + 1
         buffer[size] = NIL
         return
-    elseif depth > DEEPEST then
+    elseif depth > DEEPEST or size > largest then
         failed = true
         return
     end
@@ -277,10 +274,14 @@ end
 -- A value with its types as text, for ``decode_whole`` of another kernel; or nil when it has no form or is too large.
 local function encode_whole(value)
     begin()
-    whole = true
+    whole, largest = true, MOST_PIECES
     local ok = rawpcall(put, value, 1)
-    whole = false
-    return ok and not failed and concat(buffer, "", 1, size) or nil
+    whole, largest = false, math.maxinteger
+    local length = 0
+    for position = 1, size do
+        length = length + #buffer[position]
+    end
+    return ok and not failed and length <= LARGEST_WHOLE and concat(buffer, "", 1, size) or nil
 end
 
 -- The envelope of one message: an array of eight, of which ``pair`` is the fifth and the sixth.

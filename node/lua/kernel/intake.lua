@@ -90,7 +90,7 @@ handlers[47] = function(item)
 end
 
 handlers[48] = function(item)
-    stopping.begin(item[2], item[3])
+    stopping.begin(item[2], item[3], item[4])
 end
 
 handlers[49] = function(item)

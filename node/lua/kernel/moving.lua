@@ -13,7 +13,7 @@ local errors, luggage, mailbox, operations, places, processes, signals, spawning
     K.errors, K.luggage, K.mailbox, K.operations, K.places, K.processes, K.signals, K.spawning, K.stopping
 local by_pid = processes.by_pid
 local MILLISECOND = 1000000
-local next = next
+local next, pcall = next, pcall
 
 local frozen = {} -- PID -> record
 local NO_CODE = { id = "", version = 0, stale = false, linked = {} } -- of a process that came, until its own is there
@@ -52,7 +52,7 @@ end
 -- Something that a process waits for before it leaves may have been the last.
 local function settle(process)
     local former = process.former
-    if not former or not is_empty(former.operations) or not is_empty(former.requests) or not is_empty(former.calls)
+    if not former or process.dead or not is_empty(former.operations) or not is_empty(former.requests) or not is_empty(former.calls)
         or not is_empty(process.awaited) then
         return
     end
@@ -115,26 +115,36 @@ local function watchers_of(process)
     return list
 end
 
+-- Raises where memory is short.
+local function put_luggage(process, move)
+    local text = luggage.pack(process)
+    if not text then
+        return false
+    end
+    operations.put({ 63, process.pid, move, text, watchers_of(process) }, 5)
+    return true
+end
+
 -- [72]
 local function freeze(pid, move)
     local process = by_pid[pid]
     if not process or process.moving ~= move or not has_handed_over(process) or process.former then
         return
     end
-    local text = luggage.pack(process)
-    if not text then
-        refuse(pid, move, "its state and its mail are too large to be moved")
-        return start_over(process)
-    end
     if not places.has_moved(pid) then
         K.delivery.processes_moved({ { places.uniq_of(pid), K.config.node } })
     end
     signals.tell_watches(process, false)
+    local ok, is_put = pcall(put_luggage, process, move)
+    if not (ok and is_put) then
+        refuse(pid, move, "its state and its mail are too large to be moved, or for the memory of its host")
+        signals.tell_watches(process, true)
+        return start_over(process)
+    end
     by_pid[pid], frozen[pid] = nil, process
     process.away = true
     local counts = process.counts
     counts.sent, counts.received = counts.sent + process.sent, counts.received + process.received
-    operations.put({ 63, pid, move, text, watchers_of(process) }, 5)
 end
 
 -- What it did elsewhere is counted there.

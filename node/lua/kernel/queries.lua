@@ -207,4 +207,4 @@ function answers.idle()
     return processes.live == 0 and not system.first and system.holds == 1
 end
 
-K.queries = { answer = answer }
+K.queries = { answer = answer, answers = answers }

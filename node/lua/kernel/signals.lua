@@ -87,10 +87,14 @@ local function tell_watches(process, is_on)
     end
 end
 
--- ``process`` waits for the end of ``pid``: ``waiter(value, err)`` is called then.
-local function await(process, pid, waiter)
+-- ``process`` waits for the end of ``pid``: ``waiter(value, err)`` is called then. ``child`` is its record if it was
+-- started here; another VM was told when it was asked to start it.
+local function await(process, pid, waiter, child)
     add(process, "awaited", pid)
     process.awaited[pid] = waiter
+    if child then
+        add(child, "watchers", process.pid)
+    end
 end
 
 -- The end of ``pid``, for a process that waited for it. Returns whether it did.

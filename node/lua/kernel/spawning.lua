@@ -213,13 +213,12 @@ local function execute(id, host, count, list, options)
             return nil, child
         end
         process.holds = process.holds + 1
-        signals.attach(child, process.pid, true, false)
         signals.await(process, pid, function(value, failure)
             process.holds = process.holds - 1
             if not process.dead then
                 ready(thread, value, failure)
             end
-        end)
+        end, child)
         return outcome(yield(WAIT))
     end
     options.monitor = true

@@ -54,11 +54,12 @@ function stopping.joined(process)
     end
 end
 
-function stopping.begin(reason, grace)
+-- ``deadline``: when the grace is over, in ms since 1970; nil when nobody has said.
+function stopping.begin(reason, grace, deadline)
     processes.stopping = reason
     stopping.asked = true
     for _, process in next, all() do
-        signals.cancel_event(process, "", reason)
+        signals.cancel_event(process, "", reason, deadline)
     end
     if grace <= 0 then
         kill_all()

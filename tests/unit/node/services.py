@@ -456,7 +456,8 @@ class Services:
         barring = (self.avoids, self.quarantine)
         surroundings: Any = (self.host.ports, self.claims, *barring, self.members, Keys("c"), self.lease)
         self.heirs, self.names = Heirs(self.claims, self.lease), Names()
-        more: Any = (self.heirs, self.names)
+        self.straggling: list[int] = []
+        more: Any = (self.heirs, self.names, self._stragglers)
         self.supervisor = Supervisor(NODE, 1, *surroundings, lambda name: None, self._announce, *more)
         self.had: dict[str, Entry] = {}
         self._changes: list[asyncio.Future[None]] = []
@@ -484,6 +485,10 @@ class Services:
         await asyncio.wait_for(asyncio.gather(*self._changes), 5)
         if problem is not None:
             raise problem
+
+    async def _stragglers(self, revision: int, within: float) -> bool:
+        self.straggling.append(revision)
+        return True
 
     def _announce(self, kind: str, service: str) -> None:
         self.announced.append((kind, service))

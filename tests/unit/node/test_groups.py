@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from cluster.envelope import Envelope, to_raw, to_text
+from cluster.envelope import Envelope, pack, to_raw, to_text, unpack
 from cluster.errors import MessageTooBig
 from cluster.groups import Tell, generation
 from cluster.members import Member, NodeState
 from cluster.registry import Entry
 from cluster.tasks import Tasks
 from node.groups import PAGE, Groups, LimitReached, address
+from tests.waiting import eventually
 
 SCOPE = "app:g"
 P, Q = "{a@app:h|1-1}", "{a@app:h|1-2}"
@@ -201,3 +202,101 @@ async def test_a_removed_scope_is_gone_and_one_that_returns_begins_a_new_life(wo
     await world.open()
     assert world.scope.core.groups() == []
     assert world.scope.core.own.generation == generation(1, 2)
+
+
+class TestMoves:
+    """A member of this node leaves for b, or comes from there."""
+
+    @pytest.fixture
+    async def moving(self, world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+        monkeypatch.setattr("node.groups.HANDED_POLL", 0.01)
+        monkeypatch.setattr("node.groups.HANDED_AFTER", 0.05)
+        await world.open()
+        world.groups.join(world.scope, P, ["w", "w"])
+        world.groups.join(world.scope, Q, ["w"])
+        world.taken()
+        return world
+
+    def cast(self, world: World, heard: int) -> list[str]:
+        """Who gets a broadcast of b, which has heard this node so far."""
+        assert world.groups.accept([1, world.groups.address, B1.encode(), 0, b"job", [7], b"app:g w", heard])
+        return [to for to, _, _, _ in world.taken()]
+
+    async def test_a_frozen_member_is_announced_apart(self, moving: World) -> None:
+        assert moving.groups.memberships(P) == [[SCOPE, {"w": 2}]]
+        changes = [SCOPE, generation(1, 1), 3, [["w", P, 2, True]]]
+        assert moving.taken() == [[TO_B, "@pg/changes", changes, ""], [TO_C, "@pg/changes", changes, ""]]
+        moving.hear("@pg/ask", SCOPE)
+        assert moving.taken()[0][2][5] == [["w", P, 2, True], ["w", Q, 1]]
+        assert moving.groups.memberships("{a@app:h|1-9}") == []
+
+    async def test_whoever_had_not_heard_of_it_reaches_it_by_this_node(self, moving: World) -> None:
+        moving.groups.memberships(P)
+        moving.taken()
+        assert self.cast(moving, 2) == [P, Q]
+        assert self.cast(moving, 3) == [Q]
+        moving.groups.left(P)
+        assert self.cast(moving, 2) == [P, Q]
+
+    async def test_one_apart_is_sent_to_by_whoever_broadcasts(self, moving: World) -> None:
+        moving.groups.memberships(P)
+        moving.hear("@pg/state", SCOPE, LIFE, 4, 1, 1, [["w", B1, 1, True], ["w", P, 2, True]])
+        moving.taken()
+        moving.groups.broadcast(moving.scope, "w", Q.encode(), b"job", [1])
+        assert [to for to, _, _, _ in moving.taken()] == [Q, P, B1], "b spreads to nobody, and P is one"
+
+    async def test_what_the_other_node_still_spreads_to_is_left_to_it(self, moving: World) -> None:
+        moving.hear("@pg/state", SCOPE, LIFE, 4, 1, 1, [["w", B1, 1]])
+        moving.groups.rejoin(B1, [[SCOPE, {"w": 1}]])
+        moving.taken()
+        moving.groups.broadcast(moving.scope, "w", Q.encode(), b"job", [1])
+        assert [to for to, _, _, _ in moving.taken()] == [TO_B, P, Q]
+        assert moving.sent == []
+        moving.hear("@pg/changes", SCOPE, LIFE, 5, [["w", B1, 1, True]])
+        moving.groups.broadcast(moving.scope, "w", Q.encode(), b"job", [1])
+        assert [to for to, _, _, _ in moving.taken()] == [P, Q, B1]
+
+    async def test_it_is_announced_until_the_other_node_does(self, moving: World) -> None:
+        told: list[Tell] = []
+        moving.groups.watch(moving.scope, told.append)
+        moving.groups.memberships(P)
+        moving.groups.left(P)
+        assert moving.scope.core.local_members("w") == [Q]
+        assert moving.scope.core.members("w") == [P, Q]
+        moving.hear("@pg/state", SCOPE, LIFE, 1, 1, 1, [["w", P, 2, True]])
+        moving.taken()
+        await eventually(lambda: moving.sent != [])
+        assert [one[2][3] for one in moving.taken()] == [[["w", P, 0, True]]] * 2
+        assert (moving.scope.core.members("w"), told) == ([P, Q], [])
+
+    async def test_it_is_left_when_no_other_node_announces_it(
+        self, moving: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("node.groups.HANDED_WITHIN", 0.1)
+        moving.groups.left(P)
+        assert moving.scope.core.members("w") == [P, Q]
+        await eventually(lambda: moving.scope.core.members("w") == [Q])
+
+    async def test_one_that_comes_back_is_not_left(self, moving: World) -> None:
+        moving.groups.memberships(P)
+        moving.groups.left(P)
+        moving.hear("@pg/state", SCOPE, LIFE, 1, 1, 1, [["w", P, 2, True]])
+        moving.groups.rejoin(P, [[SCOPE, {"v": 1}]])
+        assert moving.scope.core.local_groups() == ["v", "w"]
+        moving.hear("@pg/changes", SCOPE, LIFE, 2, [["w", P, 0, True]])
+        await asyncio.sleep(0.1)
+        assert (moving.scope.core.members("v"), moving.scope.core.members("w")) == ([P], [Q])
+
+    async def test_what_is_packed_on_one_node_is_unpacked_on_the_other(self, moving: World) -> None:
+        packed = unpack(pack(to_raw([moving.groups.memberships(P)])))[0]
+        async with Tasks("target") as tasks:
+            target = Groups("b", 5, moving.sent.append, lambda: moving.nodes, lambda name: None, tasks)
+            await target.put(Entry(SCOPE, "pg.scope", {}, {"max_members_per_group": 1, "max_groups": 0}))
+            target.rejoin(P, packed)
+            scope = target.find(SCOPE)
+            assert scope is not None
+            assert (scope.core.local_members("w"), scope.core.size("w")) == ([P], 2)
+            target.process_ended(P.encode())
+            assert scope.core.members("w") == []
+            target.rejoin(P, unpack(pack([])))
+            assert scope.core.groups() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import structlog
@@ -425,3 +426,88 @@ async def test_a_node_has_so_many_consoles(world: ConsoleWorld, monkeypatch: pyt
     await world.open()
     with pytest.raises(Refused, match="has 1 consoles already"):
         await world.open("client-2")
+
+
+# tracing
+
+
+async def test_what_arrives_at_a_process_and_what_it_sends_can_be_seen(world: ConsoleWorld) -> None:
+    echo = (await world.spawn("app:echo")).decode()
+
+    async def seen() -> list[dict[str, Any]]:
+        answer = await world.ask("console_trace", pid=echo)
+        assert answer["left_out"] == 0
+        return list(answer["records"])
+
+    assert await seen() == []
+    await world.send(echo, "hello", {b"a": 1})
+    await world.send(echo, "large", b"x" * 2000)
+    records: list[dict[str, Any]] = []
+    async with asyncio.timeout(20):
+        while len(records) < 4:
+            records += await seen()
+    other = "{n1@node:test|1-1s}"
+    assert [(one["way"], one["other"], one["topic"], one.get("data")) for one in records] == [
+        ("in", other, "hello", [{"a": 1}]),
+        ("out", other, "echo", [{"a": 1}]),
+        ("in", other, "large", None),
+        ("out", other, "echo", None),
+    ]
+    assert records[2]["size"] > 2000
+    await world.cancel(echo, "enough")
+    assert [(one["way"], one["topic"], one["data"]) for one in await seen()] == [("event", "pid.cancel", ["enough"])]
+
+
+async def test_messages_within_a_vm_and_by_name_are_traced(world: ConsoleWorld) -> None:
+    world.sources["app:pair"] = """
+        local function main()
+            process.registry.register("pair", process.registry.LOCAL)
+            local inbox = process.inbox()
+            local message = inbox:receive()
+            local me = process.pid()
+            process.send(me, "one", 1)
+            process.send(me, "two", 1, 2)
+            process.send(me, "none")
+            for _ = 1, 3 do inbox:receive() end
+            inbox:receive()
+        end
+        return { main = main }
+    """
+    pid = (await world.spawn("app:pair")).decode()
+    await world.ask("console_trace", pid=pid)
+    await world.send(pid, "go")
+    records: list[dict[str, Any]] = []
+    async with asyncio.timeout(20):
+        while len(records) < 7:
+            records += (await world.ask("console_trace", pid=pid))["records"]
+    assert [(one["way"], one["topic"], one["data"]) for one in records] == [
+        ("in", "go", []),
+        ("in", "one", [1]),
+        ("out", "one", [1]),
+        ("in", "two", [1, 2]),
+        ("out", "two", [1, 2]),
+        ("in", "none", []),
+        ("out", "none", []),
+    ]
+
+
+async def test_a_trace_has_a_bound_and_ends_when_nobody_asks(world: ConsoleWorld) -> None:
+    echo = (await world.spawn("app:echo")).decode()
+    await world.ask("console_trace", pid=echo)
+    for _ in range(600):
+        world.port.cast([1, echo.encode(), world.port.pid, 0, b"flood", [1], b"", 0])
+    await world.send(echo, "last")
+    answer = await world.ask("console_trace", pid=echo)
+    assert len(answer["records"]) + answer["left_out"] >= 601
+    assert len(answer["records"]) <= 1000
+    await asyncio.sleep(3.1)
+    await world.send(echo, "unseen")
+    assert (await world.ask("console_trace", pid=echo))["records"] == []
+    with pytest.raises(NotFound, match="no process"):
+        await world.ask("console_trace", pid="{n1@app:processes|1-zz2}")
+
+
+async def test_a_trace_is_refused_where_the_console_is_off(world: ConsoleWorld) -> None:
+    world.enabled = False
+    with pytest.raises(Refused, match="the console is off"):
+        await world.ask("console_trace", pid="{n1@app:processes|1-1}")

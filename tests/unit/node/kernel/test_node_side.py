@@ -106,6 +106,15 @@ def test_stop_cancels_everything_waits_and_kills_the_rest(world: World) -> None:
     assert world.reply(reference)[5][b"kind"] == b"Unavailable"
 
 
+def test_who_is_asked_to_end_hears_until_when(world: World) -> None:
+    world.entry("app:polite", "return { main = function() return process.events():receive().deadline end }")
+    cancelled, stopped = world.spawn("app:polite"), world.spawn("app:polite")
+    world.run([9, cancelled, OUTSIDE, 0, b"node draining", 1_795_205_778_294])
+    assert world.exit_of(cancelled)[5] == 1_795_205_778_294
+    world.run([48, b"maintenance", 10, 1_795_205_778_295])
+    assert world.exit_of(stopped)[5] == 1_795_205_778_295
+
+
 def test_who_never_asked_for_events_is_not_waited_for_as_long_as_who_did() -> None:
     world = World()
     world.function(

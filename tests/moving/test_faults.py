@@ -1,0 +1,290 @@
+"""A move that is stopped at one of its steps while something fails: whatever that is, one process runs, or none.
+
+After each fault: at most one copy of the process runs; it moved, or runs where it was, or died, and then every watcher
+has heard once and its name and key are gone; nothing is accepted twice or out of order, by the process or of it; nothing
+is lost where no link closed and nothing died; and once it has ended nothing of it is left on any node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import structlog
+from structlog.testing import capture_logs
+
+from cluster.embedded import EmbeddedServers
+from cluster.envelope import Kind
+from cluster.migration.actions import Verdict
+from node.host.boundary import Out
+from node.moving import Outcome, arrivals, moving
+from node.moving.wire import uniq_of
+from tests.moving.stops import Etcds, Gate, Rig
+from tests.moving.world import Town, eventually, program
+
+pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="module")]
+
+A, B, C = NODES = ("n1", "n2", "n3")
+CONSISTENT = 2
+
+
+@pytest.fixture(scope="module")
+def _quick() -> Iterator[None]:
+    """What is forgotten after a while is forgotten soon."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moving, "FORGOTTEN", 0.3)
+        patch.setattr(moving, "LOOK", 0.1)
+        yield
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def town(
+    servers: EmbeddedServers, tmp_path_factory: pytest.TempPathFactory, _quick: None
+) -> AsyncIterator[tuple[Town, Rig]]:
+    directory = tmp_path_factory.mktemp("faults")
+    async with Town(servers, f"test-{secrets.token_hex(5)}", directory) as built:
+        built.entries = [
+            *built.entries,
+            program("mover", "process", "channel"),
+            program("numbering", "process", "channel", "time"),
+        ]
+        await built.start(*NODES)
+        rig = Rig()
+        with pytest.MonkeyPatch.context() as patch:
+            rig.install(built.nodes, patch)
+            yield built, rig
+
+
+class Scene:
+    """One process on A that is to go to B; its peer on C gets a number for each it gets; senders and watchers on all."""
+
+    def __init__(self, town: Town, rig: Rig) -> None:
+        self.town = town
+        self.rig = rig
+        self.pid = self.peer = ""
+        self.senders: list[str] = []
+        self.witnesses: dict[str, str] = {}
+        self.name = f"mover-{secrets.token_hex(3)}"
+        self.outcome: Outcome | None = None
+        self.within = 3.0
+        self.may_lose = False
+        """Whether messages may be lost, and watchers told while it lives: a link closed."""
+        self.expected_errors: tuple[str, ...] = ()
+
+    async def build(self) -> None:
+        town = self.town
+        self.peer = await town.spawn(C, "app:mover")
+        self.pid = await town.spawn(A, "app:mover")
+        await town.call(A, self.pid, "peer", self.peer)
+        assert (await town.call(A, self.pid, "name", {"name": self.name, "scope": CONSISTENT}))["ok"]
+        for node in NODES:
+            self.witnesses[node] = await town.spawn(node, "app:witness")
+            assert (await town.call(node, self.witnesses[node], "monitor", self.pid))["ok"]
+            self.senders.append(await town.spawn(node, "app:numbering", self.pid, 2, "3ms"))
+
+    def links(self, node: str) -> Any:
+        return self.town.nodes[node].links
+
+    async def move(self, to: str = B, source: str = A) -> Outcome:
+        self.outcome = await self.town.nodes[source].moving.move(self.pid, to, self.within)
+        return self.outcome
+
+    async def copies(self) -> list[str]:
+        """The nodes that run the process."""
+        return [
+            name
+            for name, parts in self.town.nodes.items()
+            for process in await parts.hosts.processes()
+            if process["pid"] == self.pid
+        ]
+
+    # -- what is to be true at the end
+
+    async def check(self) -> None:
+        self.rig.clear()
+        assert self.outcome is not None
+        assert self.outcome.verdict is not None, self.outcome
+        await self.town.know_each_other()
+        sent = {sender: (await self.town.call(A, sender, "stop"))["sent"] for sender in self.senders}
+        copies = await self._settled()
+        if copies:
+            await self._check_alive(copies[0], sent)
+        else:
+            assert self.outcome.verdict is Verdict.DIED or self.may_lose, self.outcome
+        self._end()
+        await self._check_gone()
+        await self._check_peer()
+
+    async def _settled(self) -> list[str]:
+        """Where it runs, once all nodes agree."""
+
+        async def agreed() -> list[str] | None:
+            copies = await self.copies()
+            assert len(copies) <= 1, f"two copies: {copies}"
+            if copies:
+                seen = {parts.moving.where(self.pid) for parts in self.town.nodes.values()}
+                return copies if seen == set(copies) else None
+            moved = [parts.moving._table.get(uniq_of(self.pid.encode())) for parts in self.town.nodes.values()]
+            busy = any(one.core.departure or one.core.arrival for one in moved if one is not None and one.core)
+            return None if busy else ["nowhere"]
+
+        copies = await eventually(agreed, "the nodes agree where it is")
+        return [] if copies == ["nowhere"] else list(copies)
+
+    async def tally(self, pid: str) -> dict[str, Any]:
+        told: dict[str, Any] = await self.town.call(C, pid, "tally")
+        return {**told, "last": dict(told["last"] or {}), "wrong": told["wrong"] or []}
+
+    async def _check_alive(self, node: str, sent: dict[str, int]) -> None:
+        told = await self.tally(self.pid)
+        if not self.may_lose:
+
+            async def complete() -> bool:
+                return bool((await self.tally(self.pid))["last"] == {one: n for one, n in sent.items() if n})
+
+            await eventually(complete, "everything arrives", within=3)
+            told = await self.tally(self.pid)
+            assert told["wrong"] == [], told["wrong"][:5]
+        backwards = [one for one in told["wrong"] if one["got"] <= one["expected"]]
+        assert backwards == []
+        for name, parts in self.town.nodes.items():
+            held = parts.names.lookup(self.name)
+            assert held is not None and held.pid == self.pid, f"{name} finds {held} under the name"
+        for name in NODES:
+            heard = await self.town.call(name, self.witnesses[name], "heard")
+            assert self.may_lose or not heard, f"the watcher on {name} was told {heard}, but it runs on {node}"
+
+    def _end(self) -> None:
+        self.town.nodes[A].router.route([int(Kind.TERMINATE), self.pid.encode(), b"", 0])
+
+    async def _check_gone(self) -> None:
+        uniq = uniq_of(self.pid.encode())
+        keys, etcd = self.town.nodes[A].keys, self.town.nodes[A].etcd
+
+        async def gone() -> bool:
+            rows = [name for name, parts in self.town.nodes.items() if uniq in parts.moving._table]
+            assert not rows, f"{rows} still know of it"
+            assert await etcd.get(keys.moved_process(uniq.decode())) is None, "its key is there"
+            assert all(parts.names.lookup(self.name) is None for parts in self.town.nodes.values()), "its name is there"
+            assert not await self.copies(), "it runs"
+            return True
+
+        async def gone_now() -> Any:
+            try:
+                return await gone()
+            except AssertionError as error:
+                self.why = str(error)
+                return False
+
+        try:
+            await eventually(gone_now, "nothing is left of it", within=8)
+        except AssertionError:
+            states = {
+                name: parts.moving._table.get(uniq) for name, parts in self.town.nodes.items()
+            }
+            raise AssertionError(f"{self.why}: {states}") from None
+        for name in NODES:
+
+            async def heard(name: str = name) -> Any:
+                return await self.town.call(name, self.witnesses[name], "heard")
+
+            exits = await eventually(heard, f"the watcher on {name} hears of the end")
+            assert [one["from"] for one in exits] == [self.pid], f"the watcher on {name} heard {exits}"
+
+    async def _check_peer(self) -> None:
+        """What it sent arrived in its order, from whichever node."""
+        told = await self.tally(self.peer)
+        wrong = [one for one in told["wrong"] if not self.may_lose or one["got"] <= one["expected"]]
+        assert wrong == [], f"of the process: {wrong[:5]}"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def scene(town: tuple[Town, Rig]) -> AsyncIterator[Scene]:
+    built, rig = town
+    one = Scene(built, rig)
+    with capture_logs() as logs:
+        await one.build()
+        try:
+            yield one
+        finally:
+            rig.clear()
+    errors = [line for line in logs if line["log_level"] in ("error", "critical")]
+    unexpected = [line for line in errors if not any(text in line["event"] for text in one.expected_errors)]
+    assert unexpected == []
+    handlers = [line for line in logs if line.get("exc_info")]
+    assert handlers == []
+
+
+# -- the steps a move is stopped at
+
+Stop = Callable[[Rig], Gate]
+STOPS: dict[str, Stop] = {
+    "asked": lambda rig: rig.link(A, B, Kind.MOVE_ASK),
+    "reserved": lambda rig: rig.link(B, A, Kind.MOVE_RESERVED),
+    "marking": lambda rig: rig.etcd(A, "mark", Etcds.BEFORE),
+    "marked": lambda rig: rig.etcd(A, "mark", Etcds.AFTER),
+    "leaving": lambda rig: rig.vm(A, Out.LEAVING),
+    "packed": lambda rig: rig.vm(A, Out.LUGGAGE),
+    "flushing": lambda rig: rig.link(C, A, Kind.LINK_FLUSHED),
+    "sent": lambda rig: rig.link(A, B, Kind.MOVE_STATE),
+    "committing": lambda rig: rig.etcd(B, "commit", Etcds.BEFORE),
+    "committed": lambda rig: rig.etcd(B, "commit", Etcds.AFTER),
+    "seen late": lambda rig: rig.watch(A, B),
+    "seen late by a sender": lambda rig: rig.watch(C, B),
+    "flushed": lambda rig: rig.link(A, C, Kind.FLUSHED),
+}
+
+Fault = Callable[[Scene], Awaitable[None]]
+
+
+async def nothing(scene: Scene) -> None:
+    await asyncio.sleep(0.05)
+
+
+async def deadline(scene: Scene) -> None:
+    await asyncio.sleep(scene.within + 0.1)
+
+
+def closes(one: str, other: str) -> Fault:
+    async def close(scene: Scene) -> None:
+        scene.may_lose = True
+        scene.links(one).close(other, "as the test wants it")
+        await asyncio.sleep(0.03)
+
+    return close
+
+
+async def killed(scene: Scene) -> None:
+    scene.may_lose = True
+    scene.town.nodes[C].router.route([int(Kind.TERMINATE), scene.pid.encode(), b"", 0])
+    await asyncio.sleep(0.03)
+
+
+FAULTS: dict[str, Fault] = {
+    "nothing": nothing,
+    "deadline": deadline,
+    "A closes to B": closes(A, B),
+    "B closes to A": closes(B, A),
+    "C closes to A": closes(C, A),
+    "B closes to C": closes(B, C),
+    "killed": killed,
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_whatever_fails_at_any_step(scene: Scene, stop: str, fault: str) -> None:
+    scene.within = 0.3 if fault == "deadline" else 3.0
+    gate = STOPS[stop](scene.rig)
+    async with asyncio.TaskGroup() as group:
+        move = group.create_task(scene.move())
+        await asyncio.wait_for(gate.reached.wait(), 3)
+        await FAULTS[fault](scene)
+        gate.open()
+        await move
+    await scene.check()
