@@ -7,7 +7,8 @@ the lease.
 
 Several processes of a node share its lease, so the value names the holder and the attempt that made the key
 (fencing rule F5): a key whose answer was lost is recognised, and one that nobody here waits for any more, because
-its process ended or gave up meanwhile, is deleted as soon as the watch shows it.
+its process ended or gave up meanwhile, is deleted as soon as the watch shows it. A lock of a process that moves
+keeps its attempt, and changes its lease and its token.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class Locks:
         """By name and token: locks that moved with one process have one token."""
         self._leaving: dict[bytes, dict[str, Lock]] = {}
         """What processes hold that are frozen to move: nobody here acts under it or loses it."""
+        self._ended_frozen: set[bytes] = set()
         self._coming: set[str] = set()
         """Attempts of the locks of processes that may be about to run here."""
         self._lost: Handlers[Lock] = Handlers("lost lock")
@@ -157,8 +159,11 @@ class Locks:
                 self._give_back(lock)
 
     def process_ended(self, pid: bytes) -> None:
-        """The process is gone: what it holds, and what it was about to hold, is given back. But what is frozen to move
-        can't end, and keeps its locks wherever it goes on."""
+        """The process is gone: what it holds, and what it was about to hold, is given back. What is frozen to move may
+        go on elsewhere: its locks are given back when it stays."""
+        if pid in self._leaving:
+            self._ended_frozen.add(pid)
+            return
         for attempt in [attempt for attempt, by in self._attempts.items() if by == pid]:
             del self._attempts[attempt]
         for lock in self.of(pid):
@@ -294,10 +299,14 @@ class Locks:
         raw = _raw(pid)
         for lock in self._leaving.pop(raw, {}).values():
             self._settle(raw, lock)
+        if raw in self._ended_frozen:
+            self._ended_frozen.remove(raw)
+            self.process_ended(raw)
 
     def left(self, pid: str) -> None:
         """Its keys are on the target's lease, also where the watch does not show it yet."""
         self._leaving.pop(_raw(pid), None)
+        self._ended_frozen.discard(_raw(pid))
 
     def refusal(self, pid: str, keys: Sequence[str]) -> str:
         more = sum(key.startswith(self._keys.locks) for key in keys)

@@ -95,6 +95,7 @@ class Names:
         self._ended: set[str] = set()
         self._leaving: dict[str, list[str]] = {}
         """Processes that are frozen to move; with the names they have lost since."""
+        self._ended_frozen: set[str] = set()
         self._coming: dict[str, str] = {}
         """Names of processes that may be about to run here; with the process."""
         self._ahead: dict[str, int] = {}
@@ -159,9 +160,10 @@ class Names:
     async def release(self, pid: str) -> None:
         """The process ended: free all its names. What etcd does not take within a minute ends with the lease.
 
-        Nothing is freed that its process holds elsewhere, or is on its way with: what is frozen can't end.
+        Nothing is freed that its process holds elsewhere, or is on its way with: its VM may end without what it was.
         """
         if pid in self._leaving:
+            self._ended_frozen.add(pid)
             return
         if self._registering[pid]:
             self._ended.add(pid)
@@ -418,7 +420,12 @@ class Names:
 
     def stays(self, pid: str) -> None:
         """What it lost meanwhile it is told now, and what is to be got again is pursued."""
-        for name in self._leaving.pop(pid, ()):
+        revoked = self._leaving.pop(pid, [])
+        if pid in self._ended_frozen:
+            self._ended_frozen.remove(pid)
+            self._tasks.start(self.release(pid), f"release names of {pid}")
+            return
+        for name in revoked:
             self._revoke(name, pid)
         for name in self.names_of(pid):
             wish = self._wishes.get(name)
@@ -428,6 +435,7 @@ class Names:
     def left(self, pid: str) -> None:
         """Its LOCAL names end. The others are of the target's lease, also where the watch does not show it yet."""
         self._leaving.pop(pid, None)
+        self._ended_frozen.discard(pid)
         for name in self.names_of(pid):
             self._table.unregister_local(name, pid)
             self._table.drop_wish(name, pid)

@@ -19,6 +19,7 @@ from cluster.bus import Bus
 from cluster.claims import Claims
 from cluster.door import Door
 from cluster.envelope import Kind, to_raw
+from cluster.errors import ClusterError
 from cluster.etcd import Etcd, PrefixWatch, Room
 from cluster.events import EventBus
 from cluster.everywhere import Everywhere
@@ -87,6 +88,7 @@ from node.owners import Owners
 from node.ownership import Ownership
 from node.parts import Parts
 from node.probes import ProbeServer
+from node.rebalancing import Rebalancer
 from node.relocation import Relocation
 from node.returns import Returns
 from node.router import Router
@@ -179,11 +181,12 @@ def build_parts(
         Surroundings(
             node=name,
             enabled=lambda: _console(settings, embedded),
-            connected=lambda: bus.control.connected,
+            reachable=lambda: _answers(bus),
             start_host=lambda: hosts.put(HOST_ENTRY),
             stop_host=lambda: hosts.remove(HOST_ENTRY.id),
             entries=lambda: [(entry.id, entry.kind) for entry in registry.state.entries()],
             names=lambda: [name for name, _ in names.all()],
+            trace=lambda pid: hosts.trace(pid, moving.slot(pid.encode())),
         ),
         router.ports,
         tasks,
@@ -288,14 +291,16 @@ def build_parts(
         ),
     )
     owners.add(moving.guests)
+    loads = Loads(ask)
+    inhabitants = Inhabitants(name, hosts.processes, trees.overseen, supervisor.services_here)
     draining = Draining(
         name,
         Drained(
-            inhabitants=Inhabitants(name, hosts.processes, trees.overseen, supervisor.services_here),
+            inhabitants=inhabitants,
             moves=moving,
             hand_over=supervisor.hand_over,
             ready=lambda: [member.node for member in members.ready() if member.node != name],
-            loads=Loads(ask),
+            loads=loads,
             cancel=lambda pid, reason, at: router.route([int(Kind.CANCEL), to_raw(pid), b"", 0, to_raw(reason), at]),
             terminate=lambda pid: router.route([int(Kind.TERMINATE), to_raw(pid), b"", 0]),
         ),
@@ -395,6 +400,15 @@ def build_parts(
         supervisor=supervisor,
         moving=moving,
         draining=draining,
+        rebalancer=Rebalancer(
+            name,
+            settings.cluster.rebalance.total_seconds(),
+            members,
+            inhabitants,
+            moving,
+            loads,
+            lambda: sum(host.processes for host in hosts.stats()),
+        ),
         trees=trees,
         convergence=convergence,
         events=events,
@@ -577,6 +591,16 @@ def _default_scope(settings: Settings, embedded: bool) -> Scope:
     if settings.names.default_scope is not None:
         return Scope[settings.names.default_scope]
     return Scope.LOCAL if embedded else Scope.CONSISTENT
+
+
+async def _answers(bus: Bus) -> bool:
+    """Whether NATS answers now."""
+    try:
+        async with asyncio.timeout(1):
+            await bus.control.flush()
+    except (ClusterError, TimeoutError):
+        return False
+    return True
 
 
 def _console(settings: Settings, embedded: bool) -> bool:

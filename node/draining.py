@@ -307,17 +307,21 @@ class _Run:
         return max(self._ends_at - time.monotonic(), 0.1)
 
     async def _move(self, pid: str, to: str) -> None:
+        if await self._verdict(pid) is Verdict.MOVED:  # somebody else was about to move it
+            self._feed(MoveEnded(pid, Verdict.MOVED))
+            return
         try:
             outcome = await self._around.moves.move(pid, to, min(self._left(), MOVE_WITHIN))
         except ClusterError as error:
             self._feed(MoveEnded(pid, Verdict.STAYED, str(error)))
             return
-        verdict = outcome.verdict or await self._verdict(pid)
+        is_sure = outcome.verdict is not None and not self._around.moves.is_moving(pid)
+        verdict = outcome.verdict if is_sure else await self._verdict(pid)
         self._slowest = max(self._slowest, outcome.seconds if verdict is Verdict.MOVED else 0.0)
         self._feed(MoveEnded(pid, verdict, outcome.reason))
 
     async def _verdict(self, pid: str) -> Verdict:
-        """What became of a move whose end was not known when its time was over: the process stands still until then."""
+        """Where a process is when it moves no more: the end of a move may not be known when its time is over."""
         moves = self._around.moves
         while True:
             if moves.where(pid) != self._node:

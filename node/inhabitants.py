@@ -89,13 +89,15 @@ class Inhabitants:
     ) -> Process:
         pid, entry, parent = str(row["pid"]), str(row.get("entry") or ""), str(row.get("parent") or "")
         migratable, is_busy = bool(row.get("migratable")), bool(row.get("moving"))
-        key = keys.get(pid)
+        key, started = keys.get(pid), row.get("started", 0) / 1e9
         if key is not None:
-            return Process(pid, entry, migratable, Care.SERVICE, key, is_busy=is_busy, able=services[key].able)
+            able = services[key].able
+            return Process(pid, entry, migratable, Care.SERVICE, key, is_busy=is_busy, able=able, started=started)
         if row.get("supervised"):
             above = supervisors.get(parent)
             return Process(pid, entry, care=self._care_of(parent), service=keys.get(above.top, "") if above else "")
-        return Process(pid, entry, migratable, is_call=row.get("kind") == "function", is_busy=is_busy)
+        is_call = row.get("kind") == "function"
+        return Process(pid, entry, migratable, is_call=is_call, is_busy=is_busy, started=started)
 
     def _care_of(self, parent: str) -> Care:
         return Care.HERE if node_of(parent.encode()) == self._node else Care.ELSEWHERE

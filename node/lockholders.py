@@ -2,7 +2,8 @@
 
 While the lease is not renewed they are cancelled and then killed, and nothing they do leaves its VM once the lease
 may be over. A holder that has lost a lock is killed: another may hold it by now. What a holder writes to a shared
-store carries its locks as fences, so that what was sent before the kill is refused too.
+store carries its locks as fences, so that what was sent before the kill is refused too. A holder that moves is guarded
+by the node it is on, and by none while it is frozen: it does nothing then, and its locks may be the target's already.
 """
 
 from __future__ import annotations

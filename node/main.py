@@ -208,6 +208,7 @@ async def _node(options: NodeOptions, place: Place, tasks: Tasks, output: Output
         stack.push_async_callback(parts.drain)
 
         await parts.become_ready()
+        await stack.enter_async_context(parts.rebalancer)
         ownership.begin()
         await stack.enter_async_context(parts.folding)
         await stack.enter_async_context(parts.collector)

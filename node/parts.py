@@ -44,6 +44,7 @@ from node.moving import Moving
 from node.output import STDOUT, Output
 from node.ownership import Ownership
 from node.probes import ProbeServer
+from node.rebalancing import Rebalancer
 from node.router import Router
 from node.settings import Settings
 from node.stores import Stores
@@ -94,6 +95,7 @@ class Parts:
     supervisor: Supervisor
     moving: Moving
     draining: Draining
+    rebalancer: Rebalancer
     trees: Trees
     convergence: Convergence
     events: EventBus

@@ -26,7 +26,7 @@ class Process:
     """A process of the node.
 
     ``service``: the one it is of, or whose supervisor started it. ``able``: the only nodes it may go to, None: all.
-    ``is_busy``: somebody else moves it.
+    ``is_busy``: somebody else moves it. ``started`` in seconds since 1970, where it matters.
     """
 
     pid: str
@@ -37,6 +37,7 @@ class Process:
     is_call: bool = False
     is_busy: bool = False
     able: frozenset[str] | None = None
+    started: float = 0.0
 
     @property
     def may_move(self) -> bool:

@@ -6,7 +6,8 @@ A node keeps a core for each such process it has to do with. Everything addresse
     the process here   an item arrives              what happens
     ----------------   --------------------------   -----------------------------------------------------------------
     any                a redirect waits for it      held until the flush over the old way is answered
-    frozen             any                          held; messages go with the state, as long as that is not sent
+    frozen             message, assertion           held; messages go with the state, while that is not sent
+    frozen             flush                        answered, while the state is not sent; else held
     runs               message                      delivered; a dead letter when a later one of its node was
     runs               flush                        answered: all before it has been delivered
     runs               assertion                    delivered, the kernel answers under its number
@@ -161,6 +162,8 @@ class MoveCore:
 
     def _dispatch(self, item: Item, way: Way) -> list[Action]:
         if self.departure is not None and self.departure.is_frozen:
+            if isinstance(item, Flush) and not self.departure.is_undecided:
+                return self._deliver(item, way)  # all before it goes along, or is delivered here
             self.departure.held.append((item, way))
             return []
         if self.place is Place.RUNS:

@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from cluster.envelope import Kind, Status
+from cluster.envelope import Kind, Status, to_text, unpack
 from cluster.errors import CallTimeout, ClusterError
 from cluster.pid import host_address
 from cluster.tasks import Tasks
@@ -49,13 +49,15 @@ class Surroundings:
 
     node: str
     enabled: Callable[[], bool]
-    connected: Callable[[], bool]
+    reachable: Callable[[], Awaitable[bool]]
     """Whether clients could reach this node now: their silence counts only then."""
     start_host: Callable[[], Awaitable[None]]
     stop_host: Callable[[], Awaitable[None]]
     entries: Callable[[], list[tuple[str, str]]]
     """(id, kind) of every entry of the registry."""
     names: Callable[[], list[str]]
+    trace: Callable[[str], Awaitable[dict[Any, Any] | None]]
+    """What was seen of a process since it was asked last (``node/lua/kernel/tracing.lua``)."""
 
 
 class Consoles:
@@ -76,6 +78,7 @@ class Consoles:
             "console_complete": self._complete,
             "console_answer": self._answer,
             "console_close": self._close,
+            "console_trace": self._trace,
         }
 
     def of(self, pid: bytes) -> Session | None:
@@ -85,12 +88,8 @@ class Consoles:
     # queries
 
     async def _open(self, query: Query) -> Any:
+        self._check_enabled()
         node = self.around.node
-        if not self.around.enabled():
-            text = (
-                f"the console is off on node {node}: set `console.enabled: true` in its .wippy.yaml, or start it with"
-            )
-            raise _refused("PermissionDenied", f"{text} --set console.enabled=true")
         if len(self._sessions) >= MOST_SESSIONS:
             raise _refused("RateLimited", f"node {node} has {MOST_SESSIONS} consoles already; close one")
         owner = Identity(str(query.get("client") or ""), str(query.get("who") or "unknown")[:LONGEST_NAME])
@@ -193,11 +192,27 @@ class Consoles:
         session.end("closed")
         return {"closed": True}
 
+    async def _trace(self, query: Query) -> Any:
+        self._check_enabled()
+        pid = text_of(query, "pid")
+        seen = await self.around.trace(pid)
+        if seen is None:
+            raise NotFound(f"no process {pid} on node {self.around.node}")
+        if seen[b"is_new"]:
+            log.info("process is traced", pid=pid, client=query.get("client"))
+        return {"records": [_record(one) for one in seen[b"records"] or ()], "left_out": seen[b"left_out"]}
+
+    def _check_enabled(self) -> None:
+        if not self.around.enabled():
+            remedy = "set `console.enabled: true` in its .wippy.yaml, or start it with --set console.enabled=true"
+            raise _refused("PermissionDenied", f"the console is off on node {self.around.node}: {remedy}")
+
     def _session(self, query: Query) -> Session:
         """The session a query is for. Whoever did not open it is told the same as when there is none."""
         session = self._sessions.get(text_of(query, "session"))
         if session is None or session.owner.client != str(query.get("client") or ""):
             raise NotFound(f"no such console on node {self.around.node}: it ended, or never was")
+        session.seen = time.monotonic()
         return session
 
     def _note(self, session: Session, number: int, text: str) -> None:
@@ -247,10 +262,11 @@ class Consoles:
                         ended = await exits.get()
                     if ended.pid == session.pid:
                         await self._process_ended(session, port, ended)
-                if not self.around.connected():
-                    session.seen = time.monotonic()
-                elif session.is_abandoned(time.monotonic()):
-                    session.end("its client is gone")
+                if session.is_abandoned(time.monotonic()):
+                    if await self.around.reachable():
+                        session.end("its client is gone")
+                    else:
+                        session.seen = time.monotonic()
             await self._linger(session)
         finally:
             self._ports.route([int(Kind.TERMINATE), session.pid, port.pid, 0])
@@ -297,6 +313,15 @@ def _number(query: Query, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise BadQuery(f"op {query['op']!r} expects a number {field!r}, got {value!r}")
     return value
+
+
+def _record(seen: dict[bytes, Any]) -> dict[str, Any]:
+    """One thing that was traced, its payloads decoded."""
+    record: dict[str, Any] = to_text(seen)
+    data = seen.get(b"data")
+    if data is not None:
+        record["data"] = to_text(unpack(data))[0]
+    return record
 
 
 def _text(value: Any) -> Any:

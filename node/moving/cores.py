@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from cluster.keys import Keys
 from cluster.members import Member
-from cluster.migration import MoveCore
+from cluster.migration import MoveCore, Place
 from cluster.migration.actions import Action
 from cluster.migration.belongings import Belongings
 from cluster.migration.transactions import Found, Registration
@@ -59,7 +59,13 @@ class Cores:
 
     def where(self, pid: bytes) -> str:
         moved = self.table.get(wire.uniq_of(pid))
-        return node_of(pid).decode("utf-8", "surrogateescape") if moved is None else moved.node
+        if moved is None:
+            return node_of(pid).decode("utf-8", "surrogateescape")
+        core = moved.core
+        if core is None or core.place not in (Place.RUNS, Place.TOMBSTONE):
+            return moved.node
+        # this node knew before the watch
+        return self.node if core.place is Place.RUNS else core.redirect.route
 
     def inbox_of(self, pid: bytes) -> Home | None:
         moved = self.table.get(wire.uniq_of(pid))

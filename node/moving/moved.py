@@ -65,6 +65,8 @@ class Moved:
     uniq: bytes
     node: str
     revision: int = 0
+    told: str = ""
+    """The node the VMs were told it is on."""
     pid: bytes = b""
     """Its PID, once this node has met it."""
     core: MoveCore | None = None

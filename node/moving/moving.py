@@ -222,7 +222,6 @@ class Moving:
 
     def _key_seen(self, uniq: bytes, node: str, revision: int) -> None:
         moved = self._table.get(uniq)
-        is_new = moved is None or not moved.revision
         if moved is None:
             # a node that begins has sent nothing yet: there is no old way
             moved = self._cores.known(uniq, (self._cores.birth(uniq) if self._begun else "") or node)
@@ -232,7 +231,8 @@ class Moving:
             self._cores.perform(moved, core.moved_seen(Found(node, revision)))
             moved.node = node
             self._cores.tidy(moved)
-        if is_new or before != node:
+        if moved.told != node:
+            moved.told = node
             self._news.append([uniq, node.encode()])
 
     def _key_gone(self, uniq: bytes) -> None:

@@ -32,7 +32,7 @@ from cluster.migration.actions import (
     TellWatchers,
 )
 from cluster.migration.belongings import Belongings
-from cluster.migration.items import Ask, Assertion, Forwarded, Message, Note, Parcel, Watcher
+from cluster.migration.items import HERE, Ask, Assertion, Forwarded, Message, Note, Parcel, Watcher
 from cluster.migration.transactions import Answer, Read, Transact
 from cluster.tasks import Tasks
 from node.host.boundary import In
@@ -185,6 +185,11 @@ class Performer:
     def _deliver(self, moved: Moved, item: object) -> None:
         inbox = moved.inbox
         if isinstance(item, Assertion):
+            leaving = moved.leaving
+            if leaving is not None and leaving.held is not None:
+                # of a watcher here: what others assert is held before the core sees it
+                leaving.held.append((item, HERE))
+                return
             pid, watch = wire.watch_of(item.watcher)
             if inbox is None:
                 self._answer(moved, item, alive=False)
@@ -286,7 +291,7 @@ class Performer:
 
     def _adopt(self, moved: Moved, parcel: Parcel, revision: int) -> None:
         body: wire.Body = parcel.body
-        moved.expected = None
+        moved.expected, moved.node = None, self._node
         for part in self._belongings:
             part.arrived(body.pid, parcel.holdings, revision, self._lease())
         moved.inbox = self._places.place(body.host)

@@ -56,8 +56,8 @@ class Traffic:
 
     def _arrived(self, moved: Moved, item: Item, way: Way) -> None:
         leaving = moved.leaving
-        if leaving is not None and leaving.held is not None:
-            leaving.held.append((item, way))
+        if leaving is not None and leaving.held is not None and not isinstance(item, Flush):
+            leaving.held.append((item, way))  # a flush is answered: what is held goes along, or is delivered here
             return
         self._cores.perform(moved, self._cores.core(moved).arrived(item, way))
 

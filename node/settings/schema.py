@@ -333,6 +333,9 @@ class Cluster(Section):
     """A node whose main loop or a Lua VM stands still for this long ends itself."""
     link_timeout: PositiveDuration = timedelta(seconds=90)
     """Two nodes that can't reach each other for this long close the link between them."""
+    rebalance: Duration = timedelta(seconds=30)
+    """A node that came and has been ready for so long gets its share of the processes that may move, a few a second, of
+    those that had started before it was ready. ``0s``: never."""
     enabled: bool | None = None
     """Accepted; a node is always part of a cluster, if only of its own."""
     failure_domain: PlainText | None = None

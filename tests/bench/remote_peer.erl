@@ -1,12 +1,12 @@
-%% What tests/bench/bench_remote.py and bench_losing.py do, in Erlang between two nodes: the second peer, where erl is
-%% installed.
+%% What tests/bench/bench_remote.py, bench_losing.py and bench_moving.py do, in Erlang between two nodes: the second peer,
+%% where erl is installed.
 %%
 %%     erl -noshell -name a@127.0.0.1 -pa DIR -run remote_peer main FIGURE COUNT OTHER_NODE
 %%
 %% Prints one number; where the other node is to be killed, first "ready" and then when its end was known, in
 %% microseconds of Unix time. Messages are {Topic, From, Map}, as in local_peer.erl.
 -module(remote_peer).
--export([main/1, stay/0, echo/0, sink/3, idle/0]).
+-export([main/1, stay/0, echo/0, sink/3, idle/0, keeper/1]).
 
 -define(WINDOW, 20000).
 
@@ -38,6 +38,15 @@ run("name_register", Count, _) ->
 run("name_lookup", Count, _) ->
     yes = global:register_name(somebody, self()),
     Count / seconds(fun() -> look_up(Count) end);
+run("hand_over", Count, Node) ->
+    Keepers = [spawn(?MODULE, keeper, [state(Number)]) || Number <- lists:seq(1, Count)],
+    seconds(fun() ->
+        [Keeper ! {hand_over, self(), Node} || Keeper <- Keepers],
+        [receive {there, _} -> ok end || _ <- Keepers]
+    end);
+run("hand_over_one", Count, Node) ->
+    Times = [element(1, timer:tc(fun() -> hand_over_one(Node) end)) || _ <- lists:seq(1, Count)],
+    lists:nth((Count + 1) div 2, lists:sort(Times)) / 1000;
 run("monitor_told", Count, Node) ->
     References = [erlang:monitor(process, spawn(Node, ?MODULE, idle, [])) || _ <- lists:seq(1, Count)],
     pong = net_adm:ping(Node),
@@ -107,6 +116,20 @@ look_up(0) ->
 look_up(Count) ->
     true = is_pid(global:whereis_name(somebody)),
     look_up(Count - 1).
+
+%% Moving by hand: a successor with the same state on the other node, under another PID.
+hand_over_one(Node) ->
+    spawn(?MODULE, keeper, [state(1)]) ! {hand_over, self(), Node},
+    receive {there, Successor} -> exit(Successor, kill) end.
+
+keeper(State) ->
+    receive
+        {hand_over, Asker, Node} -> Asker ! {there, spawn(Node, ?MODULE, keeper, [State])}
+    end.
+
+state(Number) ->
+    Lines = [#{article => integer_to_binary(I), price => I * 1.5, amount => I} || I <- lists:seq(1, 20)],
+    #{number => Number, lines => Lines}.
 
 idle() ->
     receive

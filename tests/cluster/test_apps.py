@@ -4,7 +4,7 @@ Between them they use what applications are made of: the terminal, function call
 talk to each other, channels and coroutines, supervision by hand, the registry as it changes,
 events, chains of processes, state behind a name, work by the clock, and thousands of processes.
 Each program runs twice in one directory, because what a run leaves behind must not change the
-next one; three of them also run on three nodes.
+next one; four of them run on three nodes.
 """
 
 from __future__ import annotations
@@ -368,6 +368,33 @@ class TestOnThreeNodes:
         for said in up.said("app:alarm_process").values():
             assert [one["speed"] for one in said] == [95, 80]
         assert len(up.said("app:station_process")) == 1
+
+    def test_a_process_hops_between_nodes_and_its_clients_notice_nothing(self, binaries: None, tmp_path: Path) -> None:
+        nodes = ["node-1", "node-2", "node-3"]
+        with AppUp(tmp_path, "hop") as up:
+
+            def score() -> dict[str, Any]:
+                return dict(up.call("hopper", "score"))
+
+            first = eventually(lambda: (told := score())["throwers"] == 3 and told, within=20, what="all three throw")
+            pid = next(one["pid"] for one in up.json("names", "--json") if one["name"] == "hopper")
+            start = nodes.index(first["node"])
+            there, further = nodes[start - 1], nodes[start - 2]
+            assert up.json("call", "hopper", "go", json.dumps(there))["node"] == there
+            assert up.wippy("move", "hopper", further).stdout.startswith(f"moved to {further} in ")
+            assert "1 moved" in up.wippy("drain", further).stdout
+            assert score()["node"] != further
+            up.wippy("uncordon", further)
+            assert up.wippy("move", pid, further).stdout.startswith(f"moved to {further} in ")
+            told = eventually(lambda: (told := score())["throwers"] == 3 and told, within=20, what="all throw again")
+            assert (told["node"], told["hops"], told["missed"]) == (further, 4, 0)
+            assert told["balls"] > first["balls"]
+            for node in nodes:
+                seen = up.call(f"thrower@{node}", "report")
+                assert (seen["lost"], seen["doubled"], seen["hopper"], seen["hops"]) == (0, 0, further, 4)
+                assert seen["caught"] > 0
+                assert seen["longest_pause_ms"] < 10_000
+            assert up.stop() == 0
 
     def test_a_program_beside_the_cluster_uses_the_service_by_its_name(self, binaries: None, tmp_path: Path) -> None:
         with AppUp(tmp_path, "shelf") as up:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.processes import WIPPY, Development, environment, eventually
+from tests.cluster.processes import ROOT, WIPPY, Development, environment, eventually, wippy
 from tests.cluster.terminal import OnTerminal
 from tests.cluster.test_lost_servers import listening
 
 pytestmark = pytest.mark.servers
+
+PROMPT = "node-2>"
+"""It is painted again after what was shown: only then keys are for the editor."""
 
 
 def piped(up: Development, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -151,41 +156,79 @@ def test_a_client_that_is_killed_leaves_no_process(up: Development) -> None:
     eventually(lambda: pid not in consoles(up), within=30, what="its process ended")
 
 
+def test_a_client_that_is_ended_closes_its_console(up: Development) -> None:
+    with Held(up) as held:
+        pid = held.run("process.pid()").strip('"')
+        held.process.terminate()
+        _, err = held.process.communicate(timeout=20)
+        assert (held.process.returncode, err) == (128 + signal.SIGTERM, "")
+    written = up.out + up.err
+    assert re.search(rf"console closed .*reason=closed .*{pid.rpartition('|')[2].rstrip('}')}", written)
+
+
 def test_a_person_edits_stops_and_completes(up: Development, screen: OnTerminal) -> None:
     screen.type("'for' .. 'ty'\r")
-    screen.until('"forty"')
+    screen.until('"forty"', PROMPT)
     screen.type("function q()\r")
     screen.until("..")
     screen.type("return 'from q' end\rq()\r")
-    screen.until('"from q"')
+    screen.until('"from q"', PROMPT)
     for endless in ("while true do end", "process.inbox():receive()"):
         screen.type(f"print('be' .. 'gun') {endless}\r")
         screen.until("begun")
         screen.type("\x03")
-        screen.until("Canceled: the line was stopped")
-    screen.type("string.form\t('%d!', 42)\r")
-    screen.until('"42!"')
-    screen.type("call('coun\t', 'get').node:sub(1, 5)\r")
-    screen.until('"node-"')
+        screen.until("Canceled: the line was stopped", PROMPT)
+    screen.type("string.form\t")
+    screen.until("string.form", "at")
+    screen.type("('%d!', 42)\r")
+    screen.until('"42!"', PROMPT)
+    screen.type("call('coun\t")
+    screen.until("ter")
+    screen.type("', 'get').node:sub(1, 5)\r")
+    screen.until('"node-"', PROMPT)
     screen.type("nothing.at.all\r")
-    screen.until("Internal: prompt:1: attempt to index a nil value (global 'nothing')")
+    screen.until("Internal: prompt:1: attempt to index a nil value (global 'nothing')", PROMPT)
     screen.type("\x04")
     assert screen.end() == 0
 
 
 def test_what_arrives_is_shown_above_the_line_that_is_typed(up: Development, screen: OnTerminal) -> None:
     screen.type("process.pid()\r")
-    pid = re.search(r"\"({node-2@node:console\|[^}]+})\"", screen.until('"{node-2@node:console|', '}"'))
+    pid = re.search(r"\"({node-2@node:console\|[^}]+})\"", screen.until('"{node-2@node:console|', '}"', PROMPT))
     assert pid is not None
     screen.type("'half a li")
     screen.until("'half a li")
     up.wippy("send", pid[1], "greeting", '{"n": 1}')
     screen.until("<- greeting from {", "{ n = 1 }", "'half a li")
     screen.type("ne'\r")
-    screen.until('"half a line"')
+    screen.until('"half a line"', PROMPT)
     screen.type("\x1b[A\r")  # the history has it
-    screen.until('"half a line"')
+    screen.until('"half a line"', PROMPT)
     screen.type("exit()\r")
+    assert screen.end() == 0
+
+
+def test_the_commands_of_the_page_work(up: Development) -> None:
+    page = (ROOT / "docs" / "console.md").read_text()
+    commands = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0].splitlines()
+    said = []
+    for command in commands:
+        typed, _, run = command.rpartition(" | ")
+        words = shlex.split(run)
+        assert words[0] == "wippy"
+        text = shlex.split(typed)[1] if typed else ""
+        said.append(wippy(up.directory, *words[1:], text=text).stdout)
+    assert said == ["3\n", "21\n", "true\n"]
+
+
+def test_what_goes_through_a_process_is_shown(up: Development, screen: OnTerminal) -> None:
+    screen.type("trace('counter')\r")
+    time.sleep(1)  # it begins with a look that nothing tells of
+    up.wippy("call", "counter", "get")
+    screen.until("<- {", "  get", "-> {", "  count  {")
+    screen.type("\x03")
+    screen.until("Canceled: the line was stopped", PROMPT)
+    screen.type("\x04")
     assert screen.end() == 0
 
 

@@ -432,6 +432,29 @@ class TestFrozen:
         a.stays()
         await eventually(lambda: (a.holds("soon") or (P, 0, 0))[2] == a.lease)
 
+    @pytest.mark.parametrize("stays", [True, False])
+    async def test_when_its_vm_ends_meanwhile_all_is_freed_that_did_not_leave(self, world: World, stays: bool) -> None:
+        await settle(world)
+        a, b = world.a, world.b
+        holdings = a.pack()
+        await a.names.release(P)
+        a.locks.process_ended(RAW)
+        if stays:
+            a.stays()
+            for held in holdings:
+                await free(world, held.key)
+            await world.same()
+            assert a.names.all() == []
+        else:
+            b.expect(holdings)
+            b.arrived(holdings, await world.commit(holdings, a, b))
+            a.left()
+            await world.move(b, a)
+            a.pack()
+            a.stays()
+            assert [await world.is_free(held.key) for held in holdings] == [False] * 5
+        assert (a.revoked, a.lost, b.revoked, b.lost) == ([], [], [], [])
+
     async def test_local_names_end_when_it_is_gone(self, world: World) -> None:
         await settle(world)
         await world.a.names.register("here", P, Scope.LOCAL)

@@ -11,15 +11,16 @@ from typing import Any
 import msgpack
 import pytest
 
-from cluster import rollcall
+from cluster import loads, rollcall
+from cluster.asking import Asking, Declined
 from cluster.bus import Bus
 from cluster.client import Client, NoNodes, QueryFailed
 from cluster.embedded import EmbeddedServers
 from cluster.envelope import to_text, unpack
-from cluster.errors import CallTimeout, MessageTooBig, Unavailable
-from cluster.etcd import Etcd
+from cluster.errors import CallTimeout, MessageTooBig, NodeDown, Unavailable
+from cluster.etcd import Etcd, PrefixWatch
 from cluster.keys import Keys
-from cluster.members import Description, NodeState
+from cluster.members import Description, Members, NodeState
 from cluster.subjects import Subjects
 from node.cli import gateway, look
 from node.cli.failures import Failed
@@ -137,6 +138,74 @@ class TestActing:
     async def test_only_one_payload_is_taken(self, client: Client) -> None:
         with pytest.raises(ValueError, match="one payload"):
             await client.send("x", "t", 1, 2)
+
+
+PID = "{a@h|1-1}"
+MOVED = {"pid": PID, "node": "b", "verdict": "moved", "reason": "", "seconds": 0.01}
+
+
+class TestOperating:
+    async def test_a_process_that_is_elsewhere_is_followed(self, start: Any, client: Client) -> None:
+        first = await start("a", value({"pid": PID, "elsewhere": "b"}))
+        second = await start("b", value(MOVED))
+        moved = await client.move("worker", "b", within=2.0)
+        assert (moved.pid, moved.node, moved.verdict, moved.seconds) == (PID, "b", "moved", 0.01)
+        (asked,), (again,) = first.asked, second.asked
+        assert (asked["process"], asked["to"], asked["within"]) == ("worker", "b", 2.0)
+        assert (again["process"], again["to"], again["within"]) == (PID, "b", 2.0)
+        assert again["timeout"] > again["within"]
+
+    async def test_one_that_is_never_where_it_is_looked_for_is_given_up(self, start: Any, client: Client) -> None:
+        await start("a", value({"pid": PID, "elsewhere": "a"}))
+        with pytest.raises(Unavailable, match="try again"):
+            await client.move(PID, "a")
+
+    async def test_a_node_that_is_not_there_is_named_before_anybody_is_asked(self, start: Any, client: Client) -> None:
+        node = await start("a", value(MOVED))
+        with pytest.raises(NoNodes, match="node 'z' is not in cluster"):
+            await client.move(PID, "z")
+        assert not node.asked
+
+    async def test_a_drain_is_begun_and_watched(self, start: Any, client: Client) -> None:
+        node = await start("a", value({"node": "a", "phase": "draining", "state": "draining"}))
+        await client.drain("a", 30.0)
+        assert (await client.drained("a"))["phase"] == "draining"
+        assert await client.cordon("a") is NodeState.DRAINING
+        assert await client.uncordon("a") is NodeState.DRAINING
+        assert [query["op"] for query in node.asked] == ["drain", "drained", "cordon", "uncordon"]
+        assert node.asked[0]["within"] == 30.0
+
+
+class TestNodesAmongThemselves:
+    """Nodes ask each other the same, in their own names."""
+
+    @pytest.fixture
+    async def asking(self, servers: EmbeddedServers, etcd: Etcd, cluster_name: str, start: Any) -> AsyncIterator[Any]:
+        await start("a", lambda query: {"ok": True, "value": {"processes": 7, "op": query["op"]}})
+        await start("b", error("NotFound", "no process", "noproc"))
+        await start("c", lambda query: ["what"])
+        await start("d", lambda query: None)
+        keys, subjects = Keys(cluster_name), Subjects(cluster_name)
+        watch = PrefixWatch(etcd, keys.prefix)
+        members = Members(watch, keys)
+        async with watch, Bus([servers.nats_url], name="n", inbox=subjects.inbox("n")) as bus:
+            yield Asking(bus, subjects, members, "n")
+
+    async def test_an_answer_is_a_value_and_all_else_an_error(self, asking: Asking) -> None:
+        assert await asking("a", "health", 1.0) == {"processes": 7, "op": "health"}
+        with pytest.raises(Declined, match="no process") as declined:
+            await asking("b", "move", 1.0)
+        assert (declined.value.kind, declined.value.code) == ("NotFound", "noproc")
+        with pytest.raises(Declined, match="answered"):
+            await asking("c", "health", 1.0)
+        with pytest.raises(CallTimeout):
+            await asking("d", "health", 0.1)
+        with pytest.raises(NodeDown):
+            await asking("z", "health", 1.0)
+
+    async def test_loads_are_those_of_who_answers(self, asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loads, "WITHIN", 0.3)
+        assert await loads.Loads(asking)(["a", "b", "c", "d", "z"]) == {"a": 7}
 
 
 class TestGateway:

@@ -32,6 +32,7 @@ from cluster.migration.items import (
     Watcher,
     Way,
 )
+from cluster.migration.numbers import Accepted
 from cluster.migration.transactions import Answer, Found, Outcome, Read, Registration, Transact
 from tests.migration.walks import Scenario, Walk
 
@@ -320,3 +321,12 @@ def test_a_node_that_begins_goes_direct() -> None:
     message = Message("C", 1, "hello")
     assert core.arrived(message) == [Send("B", message)]
     assert core.moved_seen(Found("B", 21)) == []
+
+
+def test_what_has_no_number_comes_before_all_that_has_one() -> None:
+    accepted = Accepted({"B": 7})
+    assert accepted.accept("C", 0)
+    assert accepted.accept("C", 0)
+    assert accepted.accept("C", 3)
+    assert not accepted.accept("C", 0), "its node knew already that the process may move when it sent this"
+    assert not accepted.accept("B", 0)

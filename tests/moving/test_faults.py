@@ -23,6 +23,7 @@ from cluster.envelope import Kind
 from cluster.migration.actions import Verdict
 from node.host.boundary import Out
 from node.moving import Outcome, arrivals, moving
+from node.moving.moved import Moved
 from node.moving.wire import uniq_of
 from tests.moving.stops import Etcds, Gate, Rig
 from tests.moving.world import Town, eventually, program
@@ -37,8 +38,9 @@ CONSISTENT = 2
 def _quick() -> Iterator[None]:
     """What is forgotten after a while is forgotten soon."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moving, "FORGOTTEN", 0.3)
-        patch.setattr(moving, "LOOK", 0.1)
+        patch.setattr(moving, "FORGOTTEN", 0.15)
+        patch.setattr(moving, "LOOK", 0.05)
+        patch.setattr(arrivals, "RESERVED", 1.0)
         yield
 
 
@@ -74,6 +76,12 @@ class Scene:
         self.within = 3.0
         self.may_lose = False
         """Whether messages may be lost, and watchers told while it lives: a link closed."""
+        self.dies = False
+        """Whether it has been told to end."""
+        self.is_nameless = False
+        """Whether its name may have gone, with a lease."""
+        self.former: dict[str, int] = {}
+        """Epochs that have ended."""
         self.expected_errors: tuple[str, ...] = ()
 
     async def build(self) -> None:
@@ -94,6 +102,31 @@ class Scene:
         self.outcome = await self.town.nodes[source].moving.move(self.pid, to, self.within)
         return self.outcome
 
+    async def registered(self, node: str) -> None:
+        """Until a node whose lease was lost is there again."""
+        links = self.links(node)
+        await eventually(lambda: links.stats().epoch not in (0, self.former[node]), f"{node} is registered again")
+        await self.town.know_each_other()
+
+    def report(self) -> str:
+        """What every node knows of it, for whoever reads a failed test."""
+        lines = []
+        for name, parts in self.town.nodes.items():
+            moved = parts.moving._table.get(uniq_of(self.pid.encode()))
+            if moved is None:
+                continue
+            core = moved.core
+            lines.append(f"{name}: at {moved.node} ({moved.revision}) leaving={moved.leaving} inbox={moved.inbox is not None}")
+            if core is not None:
+                departure = core.departure and (core.departure.step, core.departure._awaited)
+                arrival = core.arrival and core.arrival.stage
+                lines.append(
+                    f"  {core.place} {departure=} {arrival=} redirect={core.redirect.pending} to {core.redirect.route} "
+                    f"holding {len(core.redirect)} relays={core._relays._relays} watches={core.watches.unanswered} "
+                    f"accepted={core._accepted.highest} tombstone={core.tombstone and vars(core.tombstone)}"
+                )
+        return "\n".join(lines)
+
     async def copies(self) -> list[str]:
         """The nodes that run the process."""
         return [
@@ -103,10 +136,12 @@ class Scene:
             if process["pid"] == self.pid
         ]
 
+    async def check_running(self, node: str) -> None:
+        assert await self._settled() == [node]
+
     # -- what is to be true at the end
 
     async def check(self) -> None:
-        self.rig.clear()
         assert self.outcome is not None
         assert self.outcome.verdict is not None, self.outcome
         await self.town.know_each_other()
@@ -116,9 +151,11 @@ class Scene:
             await self._check_alive(copies[0], sent)
         else:
             assert self.outcome.verdict is Verdict.DIED or self.may_lose, self.outcome
-        self._end()
+        self.terminate(self.pid)
         await self._check_gone()
         await self._check_peer()
+        for one in (self.peer, *self.witnesses.values()):
+            self.terminate(one)
 
     async def _settled(self) -> list[str]:
         """Where it runs, once all nodes agree."""
@@ -126,12 +163,13 @@ class Scene:
         async def agreed() -> list[str] | None:
             copies = await self.copies()
             assert len(copies) <= 1, f"two copies: {copies}"
-            if copies:
+            if copies and not self.dies:
                 seen = {parts.moving.where(self.pid) for parts in self.town.nodes.values()}
                 return copies if seen == set(copies) else None
+            if copies:
+                return None
             moved = [parts.moving._table.get(uniq_of(self.pid.encode())) for parts in self.town.nodes.values()]
-            busy = any(one.core.departure or one.core.arrival for one in moved if one is not None and one.core)
-            return None if busy else ["nowhere"]
+            return None if any(_is_undecided(one) for one in moved) else ["nowhere"]
 
         copies = await eventually(agreed, "the nodes agree where it is")
         return [] if copies == ["nowhere"] else list(copies)
@@ -154,13 +192,14 @@ class Scene:
         assert backwards == []
         for name, parts in self.town.nodes.items():
             held = parts.names.lookup(self.name)
-            assert held is not None and held.pid == self.pid, f"{name} finds {held} under the name"
+            found = held.pid if held is not None else ""
+            assert found == self.pid or (self.is_nameless and not found), f"{name} finds {found!r} under the name"
         for name in NODES:
             heard = await self.town.call(name, self.witnesses[name], "heard")
             assert self.may_lose or not heard, f"the watcher on {name} was told {heard}, but it runs on {node}"
 
-    def _end(self) -> None:
-        self.town.nodes[A].router.route([int(Kind.TERMINATE), self.pid.encode(), b"", 0])
+    def terminate(self, pid: str, by: str = A) -> None:
+        self.town.nodes[by].router.route([int(Kind.TERMINATE), pid.encode(), b"", 0])
 
     async def _check_gone(self) -> None:
         uniq = uniq_of(self.pid.encode())
@@ -203,6 +242,11 @@ class Scene:
         assert wrong == [], f"of the process: {wrong[:5]}"
 
 
+def _is_undecided(moved: Moved | None) -> bool:
+    core = moved.core if moved is not None else None
+    return core is not None and (core.departure is not None or (core.arrival is not None and core.arrival.has_parcel))
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def scene(town: tuple[Town, Rig]) -> AsyncIterator[Scene]:
     built, rig = town
@@ -212,6 +256,7 @@ async def scene(town: tuple[Town, Rig]) -> AsyncIterator[Scene]:
         try:
             yield one
         finally:
+            print(one.report())
             rig.clear()
     errors = [line for line in logs if line["log_level"] in ("error", "critical")]
     unexpected = [line for line in errors if not any(text in line["event"] for text in one.expected_errors)]
@@ -260,8 +305,8 @@ def closes(one: str, other: str) -> Fault:
 
 
 async def killed(scene: Scene) -> None:
-    scene.may_lose = True
-    scene.town.nodes[C].router.route([int(Kind.TERMINATE), scene.pid.encode(), b"", 0])
+    scene.dies = scene.may_lose = True
+    scene.terminate(scene.pid, by=C)
     await asyncio.sleep(0.03)
 
 
@@ -280,11 +325,144 @@ FAULTS: dict[str, Fault] = {
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_whatever_fails_at_any_step(scene: Scene, stop: str, fault: str) -> None:
     scene.within = 0.3 if fault == "deadline" else 3.0
+    await stopped_at(scene, stop, FAULTS[fault])
+    await scene.check()
+
+
+async def stopped_at(scene: Scene, stop: str, fault: Fault) -> None:
+    """Move it, and let something happen at a step on the way."""
     gate = STOPS[stop](scene.rig)
     async with asyncio.TaskGroup() as group:
         move = group.create_task(scene.move())
         await asyncio.wait_for(gate.reached.wait(), 3)
-        await FAULTS[fault](scene)
+        await fault(scene)
         gate.open()
         await move
+
+
+# -- what etcd leaves unsaid
+
+
+async def moved(scene: Scene, to: str, source: str) -> None:
+    """Move it, however often that takes: what came before it has to be there first."""
+    await eventually(lambda: came(scene, to, source), f"it moves from {source} to {to}: {scene.outcome}")
+
+
+async def came(scene: Scene, to: str, source: str) -> bool:
+    return (await scene.move(to, source)).moved
+
+
+@pytest.mark.parametrize("how", [Etcds.LOST, Etcds.NEVER, Etcds.LATE])
+async def test_a_mark_that_is_not_answered_leaves_it_where_it_is(scene: Scene, how: Etcds) -> None:
+    gate = scene.rig.etcd(A, "mark", how)
+    outcome = await scene.move()
+    assert outcome.verdict is Verdict.STAYED
+    await scene.check_running(A)
+    gate.open()
+    if how is Etcds.LATE:
+        await gate.done.wait()
+    await moved(scene, B, A)
+    await moved(scene, C, B)
+    await scene.check()
+
+
+async def test_a_commit_that_is_applied_and_not_answered_is_found(scene: Scene) -> None:
+    scene.rig.etcd(B, "commit", Etcds.LOST)
+    await moved(scene, B, A)
+    await scene.check()
+
+
+async def test_a_commit_that_never_came_to_etcd_ends_at_the_deadline(scene: Scene) -> None:
+    scene.rig.etcd(B, "commit", Etcds.NEVER)
+    scene.within = 0.5
+    assert (await scene.move()).verdict is Verdict.STAYED
+    await scene.check_running(A)
+    await moved(scene, B, A)
+    await scene.check()
+
+
+@pytest.mark.parametrize("turns", [[], [B], [B, A], [B, C, A]])
+async def test_a_commit_that_lands_after_the_process_went_on_changes_nothing(scene: Scene, turns: list[str]) -> None:
+    late = scene.rig.etcd(B, "commit", Etcds.LATE)
+    scene.within = 0.3
+    assert (await scene.move()).verdict is Verdict.STAYED
+    scene.within = 3.0
+    source = A
+    for to in turns:
+        await moved(scene, to, source)
+        source = to
+    late.open()
+    await late.done.wait()
+    await scene.check_running(source)
+    await scene.check()
+
+
+@pytest.mark.parametrize("how", [Etcds.LOST, Etcds.NEVER, Etcds.LATE])
+@pytest.mark.parametrize("wins", ["the abort", "the commit"])
+async def test_an_abort_that_is_not_answered_is_asked_again_until_etcd_has_said(
+    scene: Scene, how: Etcds, wins: str
+) -> None:
+    commit = scene.rig.etcd(B, "commit", Etcds.BEFORE if wins == "the abort" else Etcds.AFTER)
+    watch = scene.rig.watch(A, B)
+    abort = scene.rig.etcd(A, "abort", how)
+    scene.within = 0.3
+    async with asyncio.TaskGroup() as group:
+        move = group.create_task(scene.move())
+        await asyncio.wait_for(abort.reached.wait(), 3)
+        await move
+        for gate in (abort, commit, watch):
+            gate.open()
+    assert scene.outcome is not None
+    assert scene.outcome.verdict is (Verdict.STAYED if wins == "the abort" else Verdict.MOVED)
+    await scene.check()
+
+
+@pytest.mark.parametrize("how", [Etcds.LOST, Etcds.NEVER, Etcds.LATE])
+async def test_the_key_of_one_that_ended_goes_whatever_etcd_leaves_unsaid(scene: Scene, how: Etcds) -> None:
+    await moved(scene, B, A)
+    scene.rig.etcd(B, "delete", how)
+    await scene.check()
+
+
+# -- leases that end
+
+
+def lease_ends(node: str) -> Fault:
+    async def end(scene: Scene) -> None:
+        scene.may_lose = scene.is_nameless = True
+        scene.expected_errors = ("lease", "not registered")
+        parts = scene.town.nodes[node]
+        scene.former[node] = parts.links.stats().epoch
+        assert await parts.etcd.revoke(parts.keeper.lease.id)
+
+        def seen() -> bool:
+            return not any(scene.links(other).is_open(node) for other in NODES if other != node)
+
+        await eventually(seen, "the others see it")
+
+    return end
+
+
+LIVES_ON_A = ("asked", "reserved", "marking", "marked", "leaving", "packed", "flushing")
+LIVES_ON_B = ("committed", "seen late", "seen late by a sender", "flushed")
+
+
+@pytest.mark.parametrize("stop", STOPS)
+async def test_the_lease_of_the_source_ends(scene: Scene, stop: str) -> None:
+    await stopped_at(scene, stop, lease_ends(A))
+    await scene.registered(A)
+    if stop in LIVES_ON_A:
+        await scene.check_running(A)
+    elif stop in LIVES_ON_B:
+        await scene.check_running(B)
+    await scene.check()
+
+
+@pytest.mark.parametrize("stop", STOPS)
+async def test_the_lease_of_the_target_ends(scene: Scene, stop: str) -> None:
+    scene.dies = stop in LIVES_ON_B
+    await stopped_at(scene, stop, lease_ends(B))
+    await scene.registered(B)
+    if not scene.dies:
+        await scene.check_running(A)
     await scene.check()

@@ -145,7 +145,7 @@ async def test_a_link_that_closes_in_the_midst_loses_no_process(three: Town) -> 
         moving = three.nodes[here].moving.move(pid, to)
         three.nodes[here].links.close(to, "as the test wants it")
         await moving
-        assert await three.call("n3", pid, "state")
+        assert await eventually(lambda: three.call("n3", pid, "state"), "it answers")
     assert n1.moving.where(pid) == three.where(pid)
 
 

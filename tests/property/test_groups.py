@@ -133,17 +133,35 @@ class World:
             assert not self.under_way, "they never come to rest"
 
     def truth(self) -> Counter[tuple[str, str]]:
+        """Who is a member how often; of one that moves two nodes may speak."""
         truth: Counter[tuple[str, str]] = Counter()
         for node in self.nodes.values():
             for group, members in node.core.own.counts.items():
                 for pid, times in members.items():
-                    truth[group, pid] += times
+                    truth[group, pid] = max(times, truth[group, pid])
         return truth
 
+    def apart(self) -> set[tuple[str, str]]:
+        owns = [node.core.own for node in self.nodes.values()]
+        apart = {(group, pid) for own in owns for group, pids in own.apart.items() for pid in pids}
+        return {(group, pid) for group, pid in apart if not any(own.spreads_to(group, pid) for own in owns)}
+
+    def move(self, pid: str, source: str, target: str) -> None:
+        """Freeze the process and take it to another node, if that is up."""
+        counts = self.nodes[source].core.memberships(pid)
+        self.perform(source, self.nodes[source].core.set_apart(pid))
+        if target != source and target in self.nodes and counts:
+            self.perform(target, self.nodes[target].core.arrived(pid, counts))
+            self.nodes[source].core.departed(pid)
+
+
+MEMBERSHIP = ("join", "join", "leave", "end", "move", "move", "forget")
+WORDS = ("hear", "hear", "lose", "double")
+NODE_LIFE = ("crash", "start", "rejoin")
 
 deeds = st.lists(
     st.tuples(
-        st.sampled_from(("join", "join", "leave", "end", "hear", "hear", "lose", "double", "crash", "start", "rejoin")),
+        st.sampled_from((*MEMBERSHIP, *WORDS, *NODE_LIFE)),
         st.sampled_from(NODES),
         st.integers(0, 1000),
         st.lists(st.sampled_from(GROUPS), min_size=1, max_size=3),
@@ -170,6 +188,10 @@ def act(world: World, deed: str, name: str, number: int, groups: list[str]) -> N
             world.perform(name, node.core.join(node.pid(number % 3), groups))
         case "end" if node is not None:
             world.perform(name, node.core.process_ended(node.pid(number % 3)))
+        case "move" if node is not None:
+            world.move(node.pid(number % 3), name, NODES[number % 3])
+        case "forget" if node is not None:
+            world.perform(name, node.core.forget(node.pid(number % 3)))
         case "leave" if node is not None:
             try:
                 world.perform(name, node.core.leave(node.pid(number % 3), groups))
@@ -192,6 +214,7 @@ def test_views_become_the_truth_and_events_add_up_to_them(history: list[tuple[st
         assert +node.told == truth
         assert not -node.told
         assert node.core.groups() == sorted({group for group, _ in truth})
+        assert {(group, pid) for group in GROUPS for pid in node.core.apart(group)} == world.apart()
 
 
 def core_with_peer(incarnation: int = 1) -> GroupsCore:

@@ -17,6 +17,7 @@ from cluster.errors import ClusterError, Unavailable
 from cluster.etcd import Etcd
 from cluster.everywhere import Everywhere
 from cluster.fencing import Phase
+from cluster.heirs import Heirs
 from cluster.keys import Keys
 from cluster.link import Limits
 from cluster.links import Links
@@ -64,6 +65,11 @@ class _DeadLetters(DeadLetters):
         self.refused += 1
         if envelope[4] == BY_NAME:
             self._by_name.dead(envelope)
+
+
+async def _arrived(revision: int, within: float) -> bool:
+    """Nothing is under way by a name that changed hands: none does here."""
+    return True
 
 
 class _Lease:
@@ -220,6 +226,9 @@ class Life:
             _Lease(self.keeper),
             lambda variable: None,
             lambda kind, service: sim.world.note(self.label, kind, service),
+            Heirs(self.client, self.watch, KEYS, self.name),  # type: ignore[arg-type]
+            self.names,
+            _arrived,
         )
         self.owners = Owners(self.supervisor, self.holders, names_in_doubt=self.router.names_in_doubt)
         self.ownership = Ownership(self.tasks, lambda code: self.end("owned work did not end"))

@@ -2,15 +2,15 @@ local logger = require("logger")
 local system = require("system")
 local time = require("time")
 
-type Thrower = { node: string, balls: integer, last: integer, missed: integer }
-type Score = { hops: integer, node: string, throwers: {[string]: Thrower} }
+type Score = { node: string, hops: integer, balls: integer, missed: integer, last: {[string]: integer} }
 
 --- Gives every ball back to whoever threw it, keeps the score, and moves to another node when asked to. Its PID, its
---- name, the score and the balls that fly to it meanwhile come along: nobody who throws has to know where it is.
+--- name, the score, the balls that fly to it meanwhile and whom it watches come along: nobody who throws has to know
+--- where it is.
 ---
----   ball {number, node}  replies "ball" {number, hopper, hops}
----   score                replies {node, hops, throwers}: of each thrower its balls, and how many numbers were missed
----   go "node-2"          hops there, and replies {pid, node, hops} when it is there
+---   ball {number}  replies "ball" {number, hopper, hops}
+---   score          replies {node, hops, throwers, balls, missed}
+---   go "node-2"    hops there; the reply is {node, milliseconds}, or {node, refused}
 
 --- The name of a process that died is free only when the cluster knows of its death.
 local function register(name: string)
@@ -19,15 +19,24 @@ local function register(name: string)
     end
 end
 
---- Note a ball. Numbers of a thrower that do not follow each other are missed.
-local function count(score: Score, from: string, ball)
-    local thrower = score.throwers[from] or { node = ball.node, balls = 0, last = ball.number - 1, missed = 0 }
-    score.throwers[from] = thrower
-    if ball.number ~= thrower.last + 1 then
-        thrower.missed = thrower.missed + 1
+--- Note a ball. `last` is the number of the latest one by thrower; any other than the next tells of some that are lost.
+local function count(score: Score, from: string, number: integer)
+    local last = score.last[from]
+    if not last then
+        process.monitor(from)
+    elseif number ~= last + 1 then
+        score.missed = score.missed + 1
     end
-    thrower.last = ball.number
-    thrower.balls = thrower.balls + 1
+    score.last[from] = number
+    score.balls = score.balls + 1
+end
+
+local function told(score: Score)
+    local throwers = 0
+    for _ in pairs(score.last) do
+        throwers = throwers + 1
+    end
+    return { node = score.node, hops = score.hops, throwers = throwers, balls = score.balls, missed = score.missed }
 end
 
 --- Where the process is, by what its node says: its PID goes on telling where it was born.
@@ -46,7 +55,7 @@ local function main(score: Score?)
     if score then
         arrive(score)
     else
-        score = { hops = 0, node = system.node.id(), throwers = {} }
+        score = { node = system.node.id(), hops = 0, balls = 0, missed = 0, last = {} }
         register("hopper")
     end
 
@@ -56,6 +65,8 @@ local function main(score: Score?)
             local kind = r.value.kind
             if kind == process.event.MIGRATE or kind == process.event.OUTDATED then
                 process.upgrade(nil, score)
+            elseif kind == process.event.EXIT then
+                score.last[r.value.from] = nil
             elseif kind == process.event.CANCEL then
                 return 0
             end
@@ -64,10 +75,12 @@ local function main(score: Score?)
             local topic, payload = message:topic(), message:payload()
             local data = payload and payload:data()
             if topic == "ball" then
-                count(score, message:from(), data)
+                count(score, message:from(), data.number)
                 process.send(message:from(), "ball", { number = data.number, hopper = score.node, hops = score.hops })
             elseif topic == "score" then
-                process.send(message:from(), "score", score)
+                process.send(message:from(), "score", told(score))
+            elseif topic == "go" then
+                process.spawn("app:usher", "app:processes", process.pid(), tostring(data), message:from())
             end
         end
     end

@@ -38,7 +38,7 @@ local function main()
         elseif milliseconds() - waits_since > PATIENCE then
             give_up()
         end
-        if in_the_air() < MOST_IN_THE_AIR and process.send("hopper", "ball", { number = seen.thrown + 1, node = node }) then
+        if in_the_air() < MOST_IN_THE_AIR and process.send("hopper", "ball", { number = seen.thrown + 1 }) then
             seen.thrown = seen.thrown + 1
         end
     end

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.errors import ClusterError
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 2000
 CALL_SECONDS = 30.0
 TRACE_SECONDS, LONGEST_TRACE = 10.0, 300.0
-TRACE_LOOK = 0.2
+TRACE_LOOK = 0.25
 _SCOPES = {0: "local", 1: "eventual", 2: "consistent", 3: "strong"}
 
 
@@ -130,7 +133,7 @@ class Answering:
 
     async def _inspect(self, args: list[Any]) -> Any:
         pid = await self._pid(args)
-        return await self._client.ask(pid.node, "inspect", pid=str(pid))
+        return (await self._found(pid))[1]
 
     async def _pid(self, args: list[Any]) -> Pid:
         target = args[0] if args else None
@@ -158,29 +161,32 @@ class Answering:
         return reply.value
 
     async def _trace(self, args: list[Any]) -> Any:
-        """Look at a process again and again, and show what changed: counts, not contents."""
+        """Messages and events to a process, and its messages to others, as they happen."""
         pid = await self._pid(args)
         seconds = float(args[1]) if len(args) > 1 and args[1] is not None else TRACE_SECONDS
         if not 0 < seconds <= LONGEST_TRACE:
             raise ValueError(f"expected 0 to {LONGEST_TRACE:g} seconds, got {seconds:g}")
-        stopped = self._stopped
-        before = await self._client.ask(pid.node, "inspect", pid=str(pid))
+        stopped, (node, _) = self._stopped, await self._found(pid)
         loop = asyncio.get_running_loop()
-        began, changes = loop.time(), 0
-        while loop.time() - began < seconds:
-            try:
+        began, count, left_out, is_first = loop.time(), 0, 0, True
+        while loop.time() - began < seconds and not stopped.is_set():
+            seen = await self._client.ask(node, "console_trace", pid=str(pid))
+            for record in () if is_first else seen["records"]:  # what is there at first was for somebody else
+                count += 1
+                self._display.show("text", _traced(record))
+            left_out += 0 if is_first else int(seen["left_out"])
+            is_first = False
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TRACE_LOOK):
                     await stopped.wait()
-                break
-            except TimeoutError:
-                pass
-            now = await self._client.ask(pid.node, "inspect", pid=str(pid))
-            said = _change(before, now)
-            if said:
-                changes += 1
-                self._display.show("text", f"{loop.time() - began:6.1f}s  {said}")
-            before = now
-        return f"{changes} changes of {pid} in {loop.time() - began:.1f} s"
+        return f"{count} seen of {pid}" + (f", {left_out} left out: more than can be shown" if left_out else "")
+
+    async def _found(self, pid: Pid) -> tuple[str, dict[str, Any]]:
+        """The node that has a process, wherever it was born, and what it knows of it."""
+        answers = await self._client.ask_all("inspect", pid=str(pid))
+        for node, detail in answers.by_node.items():
+            return node, detail
+        raise ValueError(f"no process {pid} on any node that answers: it ended or never was")
 
     async def _exit(self, args: list[Any]) -> Any:
         self._leave("")
@@ -202,14 +208,13 @@ def _matching(rows: list[dict[str, Any]], args: list[Any]) -> list[dict[str, Any
     return [{key: value for key, value in row.items() if value is not None} for row in kept]
 
 
-def _change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs between two looks at a process."""
-    parts = []
-    for key, words in (("received", "in"), ("sent", "out")):
-        grown = int(now.get(key) or 0) - int(before.get(key) or 0)
-        if grown:
-            parts.append(f"{grown:+d} {words}")
-    for key in ("mailbox", "state", "waits", "threads", "calls", "names", "links", "version"):
-        if now.get(key) != before.get(key):
-            parts.append(f"{key} {before.get(key)} -> {now.get(key)}")
-    return ", ".join(parts)
+def _traced(record: Mapping[str, Any]) -> str:
+    """One line of a trace."""
+    at = datetime.fromtimestamp(int(record["at"]) / 1e9).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    data = record.get("data")
+    if record["size"] and data is None:
+        shown = f"({record['size']} bytes)"
+    else:
+        shown = ", ".join(json.dumps(value, ensure_ascii=False, default=str) for value in data or ())
+    arrow = {"in": "<-", "out": "->"}.get(str(record["way"]), "!!")
+    return f"{at}  {arrow} {record['other'] or '-'}  {record['topic']}  {shown}".rstrip()

@@ -69,7 +69,9 @@ class Attached:
         self._done = None
         if done.done():
             return done.result()
-        raise Failed(self.over.result())
+        if self.over.result():
+            raise Failed(self.over.result())
+        return True  # it was the line that ended the console
 
     async def stop(self) -> None:
         """Stop the line that runs."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,26 +34,40 @@ async def console(
     from node.cli.prompt.attached import attached
     from node.cli.prompt.reading import Printer, run_texts, typed
 
-    _end_in_order()
-    if execute or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        async with attached(client, on, Printer()) as session:
-            texts = typed() if not execute else _each(execute)
-            if not await run_texts(session, texts):
+    async with _ending_in_order():
+        if execute or not (sys.stdin.isatty() and sys.stdout.isatty()):
+            async with attached(client, on, Printer()) as session:
+                went_well = await run_texts(session, _each(execute) if execute else typed())
+            if not went_well:
                 raise Failed("", code=1)
-        return
-    from node.cli.prompt.editor import edit
+            return
+        from node.cli.prompt.editor import edit
 
-    await edit(client, on)
+        await edit(client, on)
 
 
-def _end_in_order() -> None:
+@asynccontextmanager
+async def _ending_in_order() -> AsyncIterator[None]:
     """A client that is ended from outside closes its console first."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
+    ended_by: list[int] = []
+
+    def end(number: int) -> None:
+        ended_by.append(number)
+        task.cancel()
+
     for number in ENDING:
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, end, number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not ended_by:
+            raise
+        task.uncancel()
+        raise Failed("", code=128 + ended_by[0]) from None
 
 
-async def _each(texts: list[str]):  # type: ignore[no-untyped-def]
+async def _each(texts: list[str]) -> AsyncIterator[str]:
     for text in texts:
         yield text

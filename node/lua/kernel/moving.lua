@@ -5,8 +5,8 @@
 -- asked for is answered the node is told [62]; from then on it holds what comes. On [72] the record is packed and is
 -- out of everybody's reach (``frozen``) until it is known where the process runs: here again [73], or elsewhere [74].
 --
--- ``moving`` of a record is the number of the move; ``arguments`` of one that handed over its state are what it starts
--- over with, ``former`` is the record whose answers it waits for. ``away`` means that it came from elsewhere or was
+-- ``moving`` of a record is the number of the move. One that handed over its state is ``leaving``: ``arguments`` are what
+-- it starts over with, ``former`` is the record whose answers it waits for. ``away`` means that it came from elsewhere or was
 -- frozen: then nobody here reaches it but through the node, so that nothing comes out of order.
 local K = ...
 local errors, luggage, mailbox, operations, places, processes, signals, spawning, stopping =
@@ -38,7 +38,7 @@ end
 
 -- Whether a process waits to be frozen.
 local function has_handed_over(process)
-    return process.arguments ~= nil
+    return process.leaving == true
 end
 
 local function is_empty(set)
@@ -90,18 +90,24 @@ end
 -- The process that runs is asked to leave and starts over with ``entry`` wherever it comes to.
 local function hand_over(process, entry, arguments)
     local fresh = processes.succeed(process, entry)
-    fresh.arguments, fresh.former = arguments, process
+    fresh.leaving, fresh.arguments, fresh.former = true, arguments, process
     operations.end_streams(process)
     operations.take_back_calls(process)
     process.successor = fresh
     settle(fresh)
 end
 
--- It starts over here.
+-- A record without threads runs from now on.
 local function start_over(process)
     local arguments = process.arguments
-    process.moving, process.arguments = nil, nil
+    process.arguments = nil
     processes.begin(process, arguments)
+end
+
+-- The move is over, and it starts over here.
+local function stay(process)
+    process.moving, process.leaving = nil, nil
+    start_over(process)
 end
 
 local function watchers_of(process)
@@ -139,7 +145,7 @@ local function freeze(pid, move)
     if not (ok and is_put) then
         refuse(pid, move, "its state and its mail are too large to be moved, or for the memory of its host")
         signals.tell_watches(process, true)
-        return start_over(process)
+        return stay(process)
     end
     by_pid[pid], frozen[pid] = nil, process
     process.away = true
@@ -158,7 +164,7 @@ local function revive(process)
     frozen[process.pid], by_pid[process.pid] = nil, process
     discount(process)
     process.limit = K.config.mailbox_limit
-    start_over(process)
+    stay(process)
     signals.assert_watches(process)
     if process.upgradable and process.code.stale then
         mailbox.outdated(process, { process.entry })
@@ -182,7 +188,7 @@ local function thaw(pid, move)
             process.former, former.successor = nil, nil
             processes.forget_former(process, former)
         end
-        start_over(process)
+        stay(process)
     end
 end
 

@@ -269,6 +269,13 @@ local function stream_ended(number)
     end
 end
 
+-- What the kernel asked for a process is no request of it any more.
+local function forget_call(process, reference)
+    if process.requests then
+        process.requests[reference] = nil
+    end
+end
+
 local function request_done(reference, status, value)
     local request = requests[reference]
     if not request then
@@ -281,10 +288,13 @@ local function request_done(reference, status, value)
     if status == OK and request.on_ok then
         request.on_ok(value)
     end
-    release(request.process, "requests", reference)
     if request.call then
+        forget_call(request.process, reference)
         request.call(status, value)
-    elseif not request.process.dead then
+        return
+    end
+    release(request.process, "requests", reference)
+    if not request.process.dead then
         ready(request.thread, status, value)
     end
 end
@@ -325,8 +335,10 @@ local function request(process, node, envelope, list, seconds, on_ok)
 end
 
 -- The kernel asks for a process; ``call(status, value)`` gets the answer, also when the process has ended meanwhile.
+-- Nothing of the process waits for it.
 local function request_by_kernel(process, node, envelope, call)
     send_request(process, node, envelope, nil, nil, { call = call })
+    process.holds, process.asked = process.holds - 1, process.asked - 1
 end
 
 -- REPLY. Nobody may wait any more: then it is for nobody.
@@ -396,7 +408,7 @@ local function take_back_calls(process)
     for reference in next, process.requests or {} do
         if requests[reference].call then
             requests[reference] = nil
-            release(process, "requests", reference)
+            forget_call(process, reference)
         end
     end
 end

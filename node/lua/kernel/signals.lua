@@ -9,8 +9,8 @@
 -- Which processes here watch one that has moved is told to the node: it asserts their watches
 -- anew wherever that one goes.
 local K = ...
-local errors, mailbox, operations, places, processes, turns, values =
-    K.errors, K.mailbox, K.operations, K.places, K.processes, K.turns, K.values
+local errors, mailbox, operations, places, processes, timers, turns, values =
+    K.errors, K.mailbox, K.operations, K.places, K.processes, K.timers, K.turns, K.values
 local by_pid, near = processes.by_pid, processes.near
 local has_moved, is_own, place_of = places.has_moved, places.is_own, places.place_of
 local config, note = K.config, K.sendorder.note
@@ -25,6 +25,7 @@ local MONITORS = { mine = "watching", theirs = "watchers", begin = 4, finish = 5
 local LINKS = { mine = "links", theirs = "links", begin = 6, finish = 7, verb = "linked to" }
 local OK = operations.OK
 local DEADLINE = 5 -- seconds for an answer from another node
+local ON_THE_WAY = 2000000000 -- nanoseconds for what may be behind a process that came here
 
 local nodes -- name -> true; nil until the node has told
 
@@ -391,7 +392,10 @@ for _, way in next, { MONITORS, LINKS } do
         operations.reply(envelope, OK, true)
     end
     received[way.finish] = function(process, envelope)
-        drop(process, way.theirs, envelope[3])
+        local was_kept = drop(process, way.theirs, envelope[3])
+        if was_kept and way == LINKS and process.away then -- its own link may have been asserted anew meanwhile
+            operations.put({ way.finish, envelope[3], process.pid, 0 }, 4)
+        end
         operations.reply(envelope, OK, true)
     end
 end
@@ -529,18 +533,26 @@ local function moved(list)
         return
     end
     for _, process in next, by_pid do
-        tell_new(process, new)
-        forget_gone(process, gone)
+        if next(new) ~= nil then
+            tell_new(process, new)
+        end
+        if next(gone) ~= nil then
+            forget_gone(process, gone)
+        end
     end
 end
 
--- The end of ``pid`` was not seen, but is known: as if its exit had come.
+-- The end of ``pid`` was not seen, but is known. What it said itself may be on its way still, behind the process that
+-- came here; if not, it is as if its exit had come.
 local function lost(process, way, pid, err)
-    if way == LINKS then
-        linked_ended(process, pid, nil, err)
-    else
-        watched_ended(process, pid, nil, err)
-    end
+    timers.after(processes.system, ON_THE_WAY, function()
+        local watcher = by_pid[process.pid] -- it may have started over
+        if watcher and way == LINKS then
+            linked_ended(watcher, pid, nil, err)
+        elseif watcher then
+            watched_ended(watcher, pid, nil, err)
+        end
+    end)
 end
 
 -- ``pid`` is asked to be watched by a process that came here, and that takes it for watched.
@@ -553,9 +565,8 @@ local function assert_watch(process, way, pid)
         return lost(process, way, pid, no_process(pid))
     end
     operations.request_by_kernel(process, place_of(pid), { way.begin, pid, process.pid, 0 }, function(status, value)
-        local asker = by_pid[process.pid] -- it may have started over
-        if asker and status ~= OK and not (status == operations.NOCONNECTION and has_moved(pid)) then
-            lost(asker, way, pid, operations.reply_error(status, value, pid))
+        if status ~= OK and not (status == operations.NOCONNECTION and has_moved(pid)) then
+            lost(process, way, pid, operations.reply_error(status, value, pid))
         end
     end)
 end

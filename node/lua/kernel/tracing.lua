@@ -7,29 +7,26 @@ local K = ...
 local codec, delivery, mailbox, operations, processes, queries, turns =
     K.codec, K.delivery, K.mailbox, K.operations, K.processes, K.queries, K.turns
 local getupvalue, setupvalue = debug.getupvalue, debug.setupvalue
-local error, next, type = error, next, type
+local error, type = error, type
 
 local MOST = 1000 -- records that wait for who looks on
 local LARGEST = 1000 -- bytes of a message that is shown
 local PATIENCE = 3e9 -- ns
 
-local traced = {} -- PID -> {records, left_out, asked}
+local traced = {} -- PID -> {records, left_out}
 local replaced = {} -- {function, index, what was there}
+local latest = 0 -- when somebody asked last
 local tell, put_message = mailbox.tell, operations.put_message
 
 local end_all
 
--- Who wants to know of ``pid``; nobody once they stopped asking.
-local function watcher_of(pid)
-    local trace = traced[pid]
-    if trace and turns.monotonic_now() - trace.asked > PATIENCE then
-        traced[pid] = nil
-        if not next(traced) then
-            end_all()
-        end
-        return nil
+-- Whether nobody looks on any more; then nothing is traced from now on.
+local function is_over()
+    if turns.monotonic_now() - latest <= PATIENCE then
+        return false
     end
-    return trace
+    end_all()
+    return true
 end
 
 local function note(trace, way, other, topic, list)
@@ -51,7 +48,10 @@ local function note(trace, way, other, topic, list)
 end
 
 local function note_message(to, from, topic, list)
-    local receiver, sender = watcher_of(to), watcher_of(from)
+    local receiver, sender = traced[to], traced[from]
+    if is_over() then
+        return
+    end
     if receiver then
         note(receiver, "in", from, topic, list)
     end
@@ -89,9 +89,9 @@ local function begin()
     end)
     replace(delivery.send_startup, "deliver", function(deliver)
         return function(process, topic, from, count, value)
-            local list = count == 1 and { value, n = 1 } or { n = 0 }
-            if count > 1 then
-                list = value
+            local list = { n = count }
+            for i = 1, count do
+                list[i] = count == 1 and value or value[i]
             end
             note_message(process.pid, from, topic, list)
             return deliver(process, topic, from, count, value)
@@ -107,15 +107,17 @@ local function begin()
         end
     end)
     function operations.put_message(to, from, text)
-        if watcher_of(from) then
+        if traced[from] then
             local topic, at = codec.decode_next(text, 1)
-            note_message(to, from, topic, (codec.decode_next(text, at)))
+            local list = codec.decode_next(text, at)
+            list.n = codec.length_of(list)
+            note_message(to, from, topic, list)
         end
         return put_message(to, from, text)
     end
     function mailbox.tell(process, event)
-        local trace = watcher_of(process.pid)
-        if trace then
+        local trace = traced[process.pid]
+        if trace and not is_over() then
             note(trace, "event", event.from or "", event.kind, { event.reason, n = event.reason and 1 or 0 })
         end
         return tell(process, event)
@@ -123,6 +125,7 @@ local function begin()
 end
 
 function end_all()
+    traced = {}
     for i = #replaced, 1, -1 do
         local one = replaced[i]
         setupvalue(one.f, one.index, one.value)
@@ -136,15 +139,12 @@ function queries.answers.trace(pid)
     if type(pid) ~= "string" or not processes.by_pid[pid] then
         return nil
     end
-    local trace = watcher_of(pid)
-    if not trace then
-        if not next(traced) then
-            begin()
-        end
-        trace = { records = {}, left_out = 0 }
-        traced[pid] = trace
+    local trace = #replaced > 0 and not is_over() and traced[pid]
+    local told = trace or { records = {}, left_out = 0, is_new = true }
+    if #replaced == 0 then
+        begin()
     end
-    local told = { records = trace.records, left_out = trace.left_out }
-    trace.records, trace.left_out, trace.asked = {}, 0, turns.monotonic_now()
+    latest = turns.monotonic_now()
+    traced[pid] = { records = {}, left_out = 0, is_new = false }
     return told
 end

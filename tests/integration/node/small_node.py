@@ -37,7 +37,7 @@ from node.modules.io import IoModule
 from node.modules.locks import LocksModule
 from node.modules.logger import LoggerModule
 from node.modules.names import NamesModule
-from node.modules.permits import EVERY_NAMESPACE, Permits
+from node.modules.permits import EVERY_NAMESPACE, MOVE, Permits
 from node.modules.pg import PgModule
 from node.modules.process import ProcessModule
 from node.modules.registry import RegistryModule
@@ -184,6 +184,11 @@ def facts(members: Members) -> Facts:
     return Facts(NODE, members.all, list, none, list, lambda id: False, lambda code: None, load_halves())
 
 
+async def stays(pid: str, to: str, within: float) -> dict[str, Any]:
+    """There is no other node to move to."""
+    return {"pid": pid, "node": NODE, "verdict": "stayed", "reason": f"node {to} is not there", "seconds": 0.0}
+
+
 async def at_once(revision: int, seconds: float) -> None:
     """There is no other node to wait for."""
 
@@ -222,7 +227,12 @@ async def small_node(servers: EmbeddedServers, cluster_name: str, etcd: Etcd, di
             NamesModule(names, NODE, lambda: lease.id),
             LocksModule(locks, SureLease(lease.id)),
             PgModule(groups, lambda node: False),
-            ProcessModule(lambda pid: fences[pid][1] if pid in fences else None),
+            ProcessModule(
+                lambda pid: fences[pid][1] if pid in fences else None,
+                lambda name: None,
+                stays,
+                Permits(lambda id: registry.state.get(id), env.lookup, EVERY_NAMESPACE, MOVE),
+            ),
             SystemModule(facts(members)),
         ]
         dispatcher = await stack.enter_async_context(Dispatcher(modules))

@@ -1,5 +1,5 @@
 -- Takes numbered messages, notes every number that is not the next one of its sender, and tells each on to a peer under
--- numbers of its own. Moves when asked to.
+-- numbers of its own. Moves when asked to; one that is cancelled goes on.
 local function main(state)
     process.set_options({ migratable = true, trap_links = true })
     state = state or { last = {}, wrong = {}, moves = 0, told = 0, exits = {} }
@@ -13,9 +13,7 @@ local function main(state)
                     state.moves = state.moves + 1
                     process.upgrade(nil, state)
                 end
-            elseif event.kind == process.event.CANCEL then
-                return
-            else
+            elseif event.kind ~= process.event.CANCEL then
                 table.insert(state.exits, event.from)
             end
         else

@@ -46,6 +46,7 @@ class World:
     settles: bool = True
     silent: bool = False
     under_way: int = 0
+    in_flight: set[str] = field(default_factory=set)
     most: int = 0
     go: asyncio.Event = field(default_factory=asyncio.Event)
     deadlines: list[int] = field(default_factory=list)
@@ -66,10 +67,13 @@ class World:
         return self.places.get(pid, "n1")
 
     def is_moving(self, pid: str) -> bool:
-        return pid in self.unknown
+        return pid in self.unknown or pid in self.in_flight
 
     async def move(self, pid: str, to: str, within: float) -> Outcome:
         assert within <= module.MOVE_WITHIN
+        if pid in self.in_flight:
+            return Outcome(Verdict.STAYED, "it is moving already", 0.0)
+        self.in_flight.add(pid)
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
@@ -78,6 +82,7 @@ class World:
                 await self.go.wait()
         finally:
             self.under_way -= 1
+            self.in_flight.discard(pid)
         if pid in self.unknown:
             return Outcome(None, "etcd does not answer", 0.1)
         if pid in self.refusing:
@@ -286,6 +291,20 @@ async def test_a_move_of_unknown_end_is_waited_for(draining: Draining, world: Wo
     told = await over(draining)
     assert (told["phase"], told["moved"]) == ("drained", 1)
     assert ("move a to n2" in world.told or "move a to n3" in world.told) is (place == "n1")
+
+
+async def test_one_that_somebody_else_moves_is_not_refused_but_waited_for(draining: Draining, world: World) -> None:
+    world.runs("a", migratable=True)
+    world.slow = {"a"}
+    moving = asyncio.ensure_future(world.move("a", "n3", 5.0))
+    await asyncio.sleep(0.005)
+    await draining.begin(5.0)
+    await asyncio.sleep(0.1)
+    world.go.set()
+    told = await over(draining)
+    assert (told["moved"], told["cancelled"], dict(told["reasons"])) == (1, 0, {})
+    assert (await moving).moved
+    assert world.places == {"a": "n3"}
 
 
 async def test_a_vm_that_does_not_answer_is_asked_again(draining: Draining, world: World) -> None:

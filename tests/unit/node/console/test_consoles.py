@@ -220,7 +220,7 @@ async def test_a_console_talks_to_processes(world: ConsoleWorld, console: Consol
     answer = await console.value("receive(5)")
     assert answer.startswith('"echo"\n{ a = 1 }\n"{n1@app:processes|')
     assert await console.value("receive(0.01)") == "nil"
-    ok, shown = await console.run("send('{n1@app:processes|1-zz}', 'x')")
+    ok, shown = await console.run("send('nobody', 'x')")
     assert not ok
     assert "NotFound" in shown[0][1]
 
@@ -390,8 +390,8 @@ async def test_a_second_line_waits_for_nobody(console: Console) -> None:
 async def test_a_console_whose_client_is_silent_ends_with_its_process(
     world: ConsoleWorld, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions_file, "LEASE", 0.3)
     world.connected = False
+    monkeypatch.setattr(sessions_file, "LEASE", 0.3)
     await console.begin("while true do end")
     await asyncio.sleep(1)
     assert await world.prompts() == [console.pid]  # nobody could have reached the node
@@ -458,10 +458,9 @@ async def test_what_arrives_at_a_process_and_what_it_sends_can_be_seen(world: Co
     assert [(one["way"], one["topic"], one["data"]) for one in await seen()] == [("event", "pid.cancel", ["enough"])]
 
 
-async def test_messages_within_a_vm_and_by_name_are_traced(world: ConsoleWorld) -> None:
+async def test_messages_within_a_vm_are_traced(world: ConsoleWorld) -> None:
     world.sources["app:pair"] = """
         local function main()
-            process.registry.register("pair", process.registry.LOCAL)
             local inbox = process.inbox()
             local message = inbox:receive()
             local me = process.pid()
@@ -489,6 +488,26 @@ async def test_messages_within_a_vm_and_by_name_are_traced(world: ConsoleWorld) 
         ("in", "none", []),
         ("out", "none", []),
     ]
+
+
+async def test_messages_by_name_to_another_vm_are_traced(world: ConsoleWorld, console: Console) -> None:
+    for vm in world.hosts.vms():
+        vm.post([43, b"far", console.pid.encode(), 7])
+    world.sources["app:caller"] = """
+        local function main()
+            local inbox = process.inbox()
+            while inbox:receive() do process.send("far", "greeting", "hello", 2) end
+        end
+        return { main = main }
+    """
+    pid = (await world.spawn("app:caller")).decode()
+    await world.ask("console_trace", pid=pid)
+    await world.send(pid, "go")
+    records: list[dict[str, Any]] = []
+    async with asyncio.timeout(20):
+        while len(records) < 2:
+            records += (await world.ask("console_trace", pid=pid))["records"]
+    assert [(one["way"], one["other"], one["data"]) for one in records[1:]] == [("out", console.pid, ["hello", 2])]
 
 
 async def test_a_trace_has_a_bound_and_ends_when_nobody_asks(world: ConsoleWorld) -> None:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cluster.envelope import Kind, to_text
+from cluster.pid import slot_of
 from cluster.registry import Entry
 from cluster.tasks import Tasks
 from node.console import (
@@ -103,11 +104,12 @@ class ConsoleWorld:
             Surroundings(
                 node="n1",
                 enabled=lambda: self.enabled,
-                connected=lambda: self.connected,
+                reachable=self._reachable,
                 start_host=lambda: self.hosts.put(HOST_ENTRY),
                 stop_host=lambda: self.hosts.remove(HOST_ENTRY.id),
                 entries=lambda: ENTRIES,
                 names=lambda: ["worker@n1", "counter"],
+                trace=lambda pid: self.hosts.trace(pid, slot_of(pid.encode())),
             ),
             self.router.ports,
             self.tasks,
@@ -141,6 +143,9 @@ class ConsoleWorld:
         await self.tasks.close()
         await self.hosts.__aexit__(None, None, None)
         assert self.failures == []
+
+    async def _reachable(self) -> bool:
+        return self.connected
 
     def _code(self, id: str) -> dict[bytes, Any]:
         if id == PROMPT:

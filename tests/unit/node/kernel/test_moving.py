@@ -41,6 +41,7 @@ DEEDS = """
         monitor = function(state, from, pid) local ok, err = process.monitor(pid) return ok or tostring(err) end,
         unmonitor = function(state, from, pid) return process.unmonitor(pid) end,
         link = function(state, from, pid) local ok, err = process.link(pid) return ok or tostring(err) end,
+        unlink = function(state, from, pid) return process.unlink(pid) end,
         trap = function() return process.set_options({ trap_links = true }) end,
         send = function(state, from, pid) return process.send(pid, "sent", 1) end,
         fail = function() error("on purpose") end,
@@ -188,7 +189,7 @@ class TestBeingAsked:
     def test_an_event_nobody_took_is_gone_with_the_wish(self, world: World, asks_for_events: bool) -> None:
         pid = world.spawn_body(
             f"""process.set_options({{ migratable = true }})
-            local events = {asks_for_events and "process.events()" or "nil"} process.inbox():receive()
+            local events = {(asks_for_events and "process.events()") or "nil"} process.inbox():receive()
             events = events or process.events()
             local first, second = events:receive(), events:receive()
             return {{ first.kind, first.reason, second.reason }}"""
@@ -302,7 +303,7 @@ class TestTheMove:
         first, second = nodes.worlds[b"n1"], nodes.worlds[b"n2"]
 
         def counts() -> dict[bytes, int]:
-            sums = {name: 0 for name in (b"live", b"spawned", b"sent", b"received")}
+            sums = dict.fromkeys((b"live", b"spawned", b"sent", b"received"), 0)
             for world in (first, second):
                 entries = world.query(b"counters")[b"entries"]
                 of_entry = entries.get(b"app:keeper", {}) if entries else {}
@@ -577,9 +578,38 @@ class TestReachingIt:
         nodes.run()
         nodes._held.clear()  # its exit is lost with the link
         nodes.settle(pid)
+        nodes.worlds[b"n2"].patience = 3.0
         (event,) = log_of(nodes, pid)
         assert (event[b"kind"], event[b"from"]) == (b"pid.exit", watched)
         assert event[b"result"][b"error"][b"kind"] == b"NotFound"
+
+    @pytest.mark.parametrize("node", [b"n1", b"n2"])
+    def test_what_one_said_that_ended_on_the_way_is_heard(self, nodes: TwoNodes, node: bytes) -> None:
+        pid, watched = nodes.spawn("app:keeper"), nodes.spawn("app:fails", node=node)
+        linked = nodes.spawn("app:quiet", node=node)
+        assert do(nodes, pid, b"monitor", watched) is True
+        assert do(nodes, pid, b"link", linked) is True
+        freeze(nodes, pid)
+        nodes.send(watched, "go", 1)
+        nodes.send(linked, "go", 1)
+        nodes.run()
+        for world in nodes.worlds.values():
+            world.patience = 3.0
+        nodes.settle(pid)
+        (event,) = log_of(nodes, pid)
+        assert b"on purpose" in event[b"result"][b"error"][b"message"]
+        assert nodes.exits(pid) == []
+
+    def test_a_link_that_ended_on_the_way_is_none(self, nodes: TwoNodes) -> None:
+        pid, linked = nodes.spawn("app:keeper"), nodes.spawn("app:keeper")
+        assert do(nodes, linked, b"link", pid) is True
+        freeze(nodes, pid)
+        assert do(nodes, linked, b"unlink", pid) is True
+        nodes.settle(pid)
+        nodes.run()
+        for of, world in ((pid, nodes.worlds[b"n2"]), (linked, nodes.worlds[b"n1"])):
+            assert world.query(b"inspect", of)[b"links"] == []
+        assert nodes.watches == set()
 
     @pytest.mark.parametrize("node", [b"n1", b"n2"])
     def test_its_links_hold(self, nodes: TwoNodes, node: bytes) -> None:
@@ -794,6 +824,7 @@ class TestFrozen:
         world = nodes.worlds[b"n1"]
         world.run([In.NODE_GONE, b"n2", b"crashed"])
         (asked,) = of_kind(world.run([In.THAW, pid, 1, b""]), Kind.MONITOR)
+        world.patience = 3.0
         world.run([int(Kind.REPLY), pid, watched, asked[3], 3, None])
         nodes._release(pid)
         (event,) = log_of(nodes, pid)
@@ -818,6 +849,16 @@ class TestArriving:
         world.run([In.ADOPT, pid, luggage[3], b""], *messages)
         assert world.asked[b"app:keeper"] == 1
         assert log_of(nodes, pid) == [1, 2, 3]
+
+    def test_one_that_is_to_leave_again_before_its_code_is_there_does_so_afterwards(self, nodes: TwoNodes) -> None:
+        pid = nodes.spawn("app:keeper")
+        freeze(nodes, pid)
+        nodes.settle(pid)
+        nodes.ask(pid)
+        nodes.run()
+        nodes.settle(pid)
+        assert log_of(nodes, pid) == []
+        assert nodes.place_of(pid) == b"n1"
 
     def test_one_whose_code_is_gone_ends_with_an_error(self, nodes: TwoNodes) -> None:
         pid, luggage = self.luggage(nodes)
