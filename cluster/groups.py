@@ -368,29 +368,40 @@ class GroupsCore:
         """Make the changes; what to tell of them. Its time does not grow with the members there are."""
         told: list[Action] = []
         for change in changes:
-            elsewhere = self._elsewhere(view, change.group, change.pid)
-            before = max(elsewhere, view.count(change.group, change.pid))
+            group, pid = change.group, change.pid
+            elsewhere = _most(self._others(group, view), group, pid)
+            more = max(elsewhere, change.count) - max(elsewhere, view.count(group, pid))
             view.put(change)
-            more = max(elsewhere, change.count) - before
             if more:
-                told.append(Tell(more > 0, change.group, (change.pid,) * abs(more)))
+                told.append(Tell(more > 0, group, (pid,) * abs(more)))
         return told
 
     def _differences(self, before: View, after: View) -> list[Action]:
         """What to tell, group by group: first who left."""
         told: list[Action] = []
         for group in sorted({*before.counts, *after.counts}):
+            others = self._others(group, after)
+            if not any(group in view.apart for view in (before, after, *others)):
+                others = []  # nobody is announced twice: that is tens of thousands of questions less
             for joined, more, fewer in ((False, before, after), (True, after, before)):
-                gaps = [(pid, self._gap(group, pid, more, fewer, after)) for pid in sorted(more.counts.get(group, ()))]
-                pids = [pid for pid, gap in gaps for _ in range(gap)]
+                pids = [
+                    pid
+                    for pid in sorted(more.counts.get(group, ()))
+                    for _ in range(_gap(others, group, pid, more, fewer))
+                ]
                 if pids:
                     told.append(Tell(joined, group, tuple(pids)))
         return told
 
-    def _gap(self, group: str, pid: str, more: View, fewer: View, present: View) -> int:
-        elsewhere = self._elsewhere(present, group, pid)
-        return max(elsewhere, more.count(group, pid)) - max(elsewhere, fewer.count(group, pid))
+    def _others(self, group: str, but: View) -> list[View]:
+        return [view for view in self._all() if view is not but and group in view.counts]
 
-    def _elsewhere(self, view: View, group: str, pid: str) -> int:
-        """How often the process is a member as the other views have it."""
-        return max((other.count(group, pid) for other in self._all() if other is not view), default=0)
+
+def _gap(others: list[View], group: str, pid: str, more: View, fewer: View) -> int:
+    elsewhere = _most(others, group, pid)
+    return max(elsewhere, more.count(group, pid)) - max(elsewhere, fewer.count(group, pid))
+
+
+def _most(views: list[View], group: str, pid: str) -> int:
+    """How often the process is a member as these have it."""
+    return max((view.count(group, pid) for view in views), default=0)

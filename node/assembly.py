@@ -596,9 +596,8 @@ def _default_scope(settings: Settings, embedded: bool) -> Scope:
 async def _answers(bus: Bus) -> bool:
     """Whether NATS answers now."""
     try:
-        async with asyncio.timeout(1):
-            await bus.control.flush()
-    except (ClusterError, TimeoutError):
+        await bus.control.flush(1)
+    except ClusterError:
         return False
     return True
 

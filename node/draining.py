@@ -315,8 +315,9 @@ class _Run:
         except ClusterError as error:
             self._feed(MoveEnded(pid, Verdict.STAYED, str(error)))
             return
-        is_sure = outcome.verdict is not None and not self._around.moves.is_moving(pid)
-        verdict = outcome.verdict if is_sure else await self._verdict(pid)
+        verdict = None if self._around.moves.is_moving(pid) else outcome.verdict
+        if verdict is None:
+            verdict = await self._verdict(pid)
         self._slowest = max(self._slowest, outcome.seconds if verdict is Verdict.MOVED else 0.0)
         self._feed(MoveEnded(pid, verdict, outcome.reason))
 

@@ -82,7 +82,7 @@ class Handover:
         if run is not None and self._replicas.running.get(key) is run and key not in self._named:
             self._replicas.retire(key, "it is handed over")
         while True:
-            if key not in self._replicas.running:
+            if self._replicas.running.get(key) is not run or run is None:
                 return ""
             if _now() >= deadline:
                 return f"service {service} has not stopped within {within:.1f} s"

@@ -70,8 +70,10 @@ class Succession:
     run: Run
     begun: int
     asked: dict[str, tuple[float, Scope]] = field(default_factory=dict)
-    outcome: asyncio.Future[frozenset[str]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """The names it has got."""
+    outcome: asyncio.Future[frozenset[str] | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    """The names it has got; None: it was given up."""
 
     @property
     def former_pid(self) -> str:
@@ -121,8 +123,11 @@ class Inheriting:
             return Inherited.NO
         if not succession.outcome.done():
             succession.asked.setdefault(name, (_now(), scope))
-            if name in await asyncio.shield(succession.outcome):
-                return Inherited.MINE
+        got = await asyncio.shield(succession.outcome)
+        if got is None:
+            return Inherited.NO
+        if name in got:
+            return Inherited.MINE
         return await self._freed(name, by)
 
     async def _freed(self, name: str, by: str) -> Inherited:
@@ -176,7 +181,7 @@ class Inheriting:
         try:
             got = await self._take(key, succession, lease)
         finally:
-            succession.outcome.set_result(got or frozenset())
+            succession.outcome.set_result(got)
             if got is None and self._replicas.running.get(key) is run:
                 self._replicas.retire(key, "the hand-over is given up", release=False)
         if got is not None:
@@ -187,7 +192,8 @@ class Inheriting:
         """Wait until it is ready and take the claim; the names that came with it, None when it is given up."""
         run, since = succession.run, _now()
         while self._lives(key, run):
-            if self._claims.get(*key) is None:
+            held = self._claims.get(*key)
+            if held is None or (held.node == self._node and held.lease == lease):
                 return await self._claim(key, run, lease)
             if not self._stands(key, succession):
                 return None
@@ -247,7 +253,7 @@ class Inheriting:
         return found
 
     async def _claim(self, key: Key, run: Run, lease: int) -> frozenset[str] | None:
-        """The former owner is gone, and its names with it."""
+        """The former owner is gone, and its names with it; this node may have claimed it already, as any other does."""
         try:
             token = await self._claims.claim(*key, lease)
         except ClusterError as error:

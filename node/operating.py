@@ -7,6 +7,7 @@ it has begun; ``drained`` tells how far it is. A move is answered when it is ove
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from cluster.members import Member, NodeState
 from cluster.migration.actions import Verdict
 from cluster.pid import Pid, is_pid
 from node.moving.moved import NO_PROCESS, Outcome
-from node.query import MAX_TIMEOUT, BadQuery, NotFound, Query, text_of
+from node.query import MAX_TIMEOUT, BadQuery, NotFound, Query, text_of, timeout_of
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 _LONGEST_VALUE = 255
@@ -77,7 +78,8 @@ class Operating:
         if state is NodeState.JOINING or self._operated.is_stopping():
             said = "stopping" if self._operated.is_stopping() else state.value
             raise BadQuery(f"node {self._node} is {said}: only a node that is ready or cordoned can be drained")
-        await self._operated.drain(within)
+        async with asyncio.timeout(timeout_of(query)):  # who asked is told that it failed, and it must not begin later
+            await self._operated.drain(within)
         return self._told()
 
     async def drained(self, query: Query) -> Any:

@@ -248,7 +248,10 @@ class Parts:
     async def uncordon(self) -> None:
         """Take work again, if the node knows every kind in use: else it waits, as when it starts. A drain is over."""
         self.draining.call_off()
-        if self.state in (NodeState.CORDONED, NodeState.DRAINING) and await self.become_ready():
+        said = self.members.get(self.name)
+        # what this node could not say for sure may have been heard all the same
+        is_off = self.state in (NodeState.CORDONED, NodeState.DRAINING) or (said and said.state is not NodeState.READY)
+        if is_off and await self.become_ready():
             log.info("node takes work again")
 
     async def label(self, changes: Mapping[str, str | None]) -> Mapping[str, str]:

@@ -384,8 +384,15 @@ class MoveCore:
         self.redirect.route = latest
         self._own_mark = self._committed = 0
         forwarded = [*self._dispatch_all(departure.left_behind), *self._assert_all()]
-        told = [] if self._is_open(latest) else self._tell(self.tombstone.epoch_ended(latest))
-        return [Drop(), *forwarded, *told, Finished(Verdict.MOVED, departure.reason)]
+        return [Drop(), *forwarded, *self._look_after_pointer(), Finished(Verdict.MOVED, departure.reason)]
+
+    def _look_after_pointer(self) -> list[Action]:
+        """The nodes a tombstone points to may be gone already. While this one is not registered nothing says so."""
+        tombstone = self.tombstone
+        if tombstone is None or self._own is None:
+            return []
+        gone = [node for node in (tombstone.latest, tombstone.pointer) if not self._is_open(node)]
+        return [action for node in gone for action in self._tell(tombstone.epoch_ended(node))]
 
     def _died_elsewhere(self, departure: Departure) -> list[Action]:
         self.departure = None
@@ -571,4 +578,4 @@ class MoveCore:
     def registered(self, own: Registration) -> list[Action]:
         """This node has a registration again."""
         self._own = own
-        return self._depart(lambda departure: departure.registered(own))
+        return [*self._look_after_pointer(), *self._depart(lambda departure: departure.registered(own))]

@@ -137,6 +137,11 @@ class Cores:
             assert moved.core is not None
             self.perform(moved, moved.core.registered(own))
 
+    def unregistered(self, epoch: int) -> None:
+        """That registration of this node has ended: for all others its guests have, whatever becomes of the lease."""
+        if self._own is not None and self._own.epoch == epoch:
+            self.lease_lost()
+
     def lease_lost(self) -> None:
         """The lease is over for certain."""
         self._own = None

@@ -187,7 +187,11 @@ class Moving:
     def member_changed(self, before: Member | None, after: Member | None) -> None:
         """Told when the links know of it as well."""
         member = after or before
-        if member is None or member.node == self._node:
+        if member is None:
+            return
+        if member.node == self._node:
+            if after is None:
+                self._cores.unregistered(member.epoch)
             return
         for moved in self._cores.with_cores():
             assert moved.core is not None

@@ -377,7 +377,7 @@ local function outdated(process, sources)
     end
 end
 
--- Tell a process that it is asked to leave. An event nobody took yet is joined: the later wish counts.
+-- Tell a process that it is asked to leave before ``deadline``, in ms since 1970. An event nobody took yet is joined: the later wish counts.
 local function migrate(process, to, deadline)
     local list, at = find_waiting(process, "pid.migrate")
     if list then

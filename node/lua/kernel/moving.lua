@@ -12,7 +12,6 @@ local K = ...
 local errors, luggage, mailbox, operations, places, processes, signals, spawning, stopping =
     K.errors, K.luggage, K.mailbox, K.operations, K.places, K.processes, K.signals, K.spawning, K.stopping
 local by_pid = processes.by_pid
-local MILLISECOND = 1000000
 local next, pcall = next, pcall
 
 local frozen = {} -- PID -> record
@@ -70,7 +69,7 @@ local function asked(pid, move, to, deadline)
     end
     process.moving = move
     if not has_handed_over(process) then
-        mailbox.migrate(process, to, deadline * MILLISECOND)
+        mailbox.migrate(process, to, deadline)
     elseif not process.former then
         tell_leaving(process)
     end

@@ -25,6 +25,7 @@ class Cluster:
         self.nodes = {node: member(node) for node in nodes}
         self.asked: list[str] = []
         self.answers: dict[str, list[Any]] = {}
+        self.processes: bool | None = None
         self.control = self
         anything: Any = self
         self.everywhere = Everywhere(anything, Subjects("c"), anything, "own")
@@ -35,7 +36,9 @@ class Cluster:
     async def request(self, subject: str, payload: bytes, timeout: float) -> bytes:
         node = subject.split(".")[3]
         self.asked.append(node)
-        assert msgpack.unpackb(payload)["revision"] == 7
+        query = msgpack.unpackb(payload)
+        assert query["revision"] == 7
+        self.processes = query["processes"]
         await asyncio.sleep(0)
         answers = self.answers.get(node, [])
         answer = answers.pop(0) if answers else {"ok": True}
@@ -49,6 +52,13 @@ async def test_every_other_node_is_asked() -> None:
     cluster = Cluster("own", "b", "c")
     await cluster.everywhere(7, 1)
     assert sorted(cluster.asked) == ["b", "c"]
+
+
+@pytest.mark.parametrize("processes", [False, True])
+async def test_its_processes_are_asked_for_too_when_they_matter(processes: bool) -> None:
+    cluster = Cluster("own", "b")
+    await cluster.everywhere(7, 1, processes=processes)
+    assert cluster.processes is processes
 
 
 async def test_one_that_is_not_there_yet_is_asked_again() -> None:

@@ -48,6 +48,7 @@ class World:
         }
         told |= {"services": lambda: self.services, "dead_letters": lambda: self.letters}
         asked: Any = {"converged": self.converged, "applied": self.applied, "processes": self.list}
+        asked["barrier"] = self.barrier
         state = NodeState(node="n1", inspect=self.inspect, **told, **asked)
         names: Any = self
         self.admin = Admin(state, self.ports, names, self.tasks)
@@ -66,6 +67,9 @@ class World:
     async def converged(self, version: int, timeout: float) -> dict[str, Any]:
         self.waited.append((version, timeout))
         return {"applied": version}
+
+    async def barrier(self) -> None:
+        self.waited.append((0, 0.0))
 
     async def applied(self, revision: int, timeout: float) -> None:
         self.waited.append((revision, timeout))
@@ -298,6 +302,13 @@ async def test_a_query_that_waits_when_the_node_stops_is_told(world: World) -> N
     await turns()
     await world.tasks.close()
     assert (await asking)["code"] == "stopping"
+
+
+async def test_what_the_watch_shows_is_asked_for_with_or_without_the_processes(world: World) -> None:
+    await world.ask(op="applied", revision=7, timeout=2.5)
+    assert world.waited == [(7, 2.5)]
+    await world.ask(op="applied", revision=7, processes=True, timeout=2.5)
+    assert world.waited == [(7, 2.5), (7, 2.5), (0, 0.0)], "the VMs come after the watch"
 
 
 async def test_how_far_the_node_is_with_a_version_is_asked_with_a_deadline(world: World) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,6 +126,22 @@ async def test_a_drain_without_a_sound_time_is_refused(within: object) -> None:
     with pytest.raises(BadQuery, match="'within'"):
         await world.ask("drain", within=within)
     assert world.drains == []
+
+
+async def test_a_drain_that_can_not_be_told_in_time_does_not_begin_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    began = False
+
+    async def drain(within: float) -> None:
+        nonlocal began
+        await asyncio.sleep(0.2)
+        began = True
+
+    world.operating._operated = replace(world.operating._operated, drain=drain)
+    with pytest.raises(TimeoutError):
+        await world.ask("drain", within=1.0, timeout=0.01)
+    await asyncio.sleep(0.3)
+    assert not began
 
 
 class TestMove:

@@ -39,6 +39,13 @@ class Registration:
         return True
 
 
+class Members:
+    state = NodeState.READY
+
+    def get(self, node: str) -> Any:
+        return self
+
+
 class Hosts:
     grace: timedelta | None = None
 
@@ -82,6 +89,7 @@ def cordoned() -> Any:
     parts.etcd = parts.keys = None  # type: ignore[assignment]
     parts.state = NodeState.CORDONED
     parts.draining = Drains()  # type: ignore[assignment]
+    parts.name, parts.members = "n1", Members()  # type: ignore[assignment]
     return parts
 
 
@@ -129,6 +137,14 @@ async def test_readiness_goes_off_before_the_cluster_is_told_and_comes_back_when
     with pytest.raises(Unavailable):
         await parts.say_draining()
     assert (seen, parts.state) == ([NodeState.DRAINING], NodeState.READY)
+
+
+async def test_what_the_cluster_has_heard_though_this_node_could_not_be_sure_is_taken_back(floor: Floor) -> None:
+    parts = cordoned()
+    parts.state, parts.members.state = NodeState.READY, NodeState.DRAINING
+    floor.lacks = []
+    await parts.uncordon()
+    assert parts.registration.published == [NodeState.READY]
 
 
 class TestStopping:

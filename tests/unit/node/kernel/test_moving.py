@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.envelope import Kind
 from node.host.boundary import In, Item, Out
+from node.host.kernel import VmConfig
 from tests.luaworld import NOON, OUTSIDE, World
 from tests.movingworld import DEADLINE, TwoNodes, uniq_of
 
@@ -172,7 +175,7 @@ class TestBeingAsked:
         world.run([In.MIGRATE, pid, 1, b"n2", DEADLINE])
         event = world.exit_of(pid)[5]
         assert event.pop(b"at") >= NOON * 10**9
-        assert event == {b"kind": b"pid.migrate", b"from": b"", b"to": b"n2", b"deadline": DEADLINE * 10**6}
+        assert event == {b"kind": b"pid.migrate", b"from": b"", b"to": b"n2", b"deadline": DEADLINE}
 
     def test_an_event_nobody_took_yet_is_joined(self, world: World) -> None:
         pid = world.spawn_body(
@@ -183,7 +186,7 @@ class TestBeingAsked:
         )
         world.run([In.MIGRATE, pid, 1, b"n2", DEADLINE], [In.MIGRATE, pid, 2, b"n3", DEADLINE + 5])
         world.send(pid, "go")
-        assert world.exit_of(pid)[5] == [b"n3", (DEADLINE + 5) * 10**6, True]
+        assert world.exit_of(pid)[5] == [b"n3", DEADLINE + 5, True]
 
     @pytest.mark.parametrize("asks_for_events", [True, False])
     def test_an_event_nobody_took_is_gone_with_the_wish(self, world: World, asks_for_events: bool) -> None:
@@ -367,6 +370,66 @@ class TestTheMove:
         world.run()
         assert len(world.messages()) == ticks
         assert world.query(b"counters")[b"timers"] == 0
+
+
+class TestTheManual:
+    def test_its_example_moves(self, nodes: TwoNodes) -> None:
+        page = (Path(__file__).parents[4] / "docs" / "moving.md").read_text(encoding="utf-8")
+        (example,) = re.findall(r"```lua\n(.*?)```", page, flags=re.DOTALL)
+        nodes.worlds[b"n1"].entry("app:example", example)
+        pid = nodes.spawn("app:example")
+        nodes.send(pid, "job", 1)
+        nodes.run()
+        nodes.move(pid)
+        nodes.send(pid, "job", 2)
+        nodes.run()
+        nodes.put([int(Kind.CANCEL), pid, OUTSIDE, 0, b"enough"])
+        nodes.run()
+        (exit,) = nodes.exits(pid)
+        assert exit[5] == 2
+        assert nodes.place_of(pid) == b"n2"
+
+
+class TestMemory:
+    """A process that waits to be frozen is measured like the others."""
+
+    def test_one_that_holds_most_is_killed_while_it_waits(self) -> None:
+        mib = 1024 * 1024
+        world = World(VmConfig(max_memory=256 * mib))
+        world.entry(
+            "app:large",
+            """return { main = function() process.set_options({ migratable = true })
+            local list = {} for i = 1, 12 do list[i] = ("%d"):format(i):rep(1 << 20) end
+            process.events():receive() process.upgrade(nil, list) end }""",
+        )
+        pid = world.spawn("app:large")
+        small = world.spawn_body("process.inbox():receive()")
+        world.run([In.MIGRATE, pid, 1, b"n2", DEADLINE])
+        assert not world.has_ended(pid)
+        world.kernel.change(VmConfig(max_memory=16 * mib))
+        world.run()
+        assert world.exit_of(pid)[6][b"message"] == b"killed: memory"
+        assert not world.has_ended(small)
+        assert world.run([In.FREEZE, pid, 1]) == []
+
+    def test_one_that_there_is_no_room_to_pack_stays(self) -> None:
+        mib = 1024 * 1024
+        world = World(VmConfig(max_memory=64 * mib))
+        world.entry(
+            "app:large",
+            """return { main = function(state) process.set_options({ migratable = true })
+            if state then process.inbox():receive() return "here" end
+            local text, list = ("x"):rep(1 << 20), {} for i = 1, 30 do list[i] = text end
+            process.events():receive() process.upgrade(nil, list) end }""",
+        )
+        pid = world.spawn("app:large")
+        out = world.run([In.MIGRATE, pid, 1, b"n2", DEADLINE])
+        assert [item[0] for item in out] == [Out.LEAVING]
+        out = world.run([In.FREEZE, pid, 1])
+        assert [item[:3] for item in out] == [[Out.UNMOVABLE, pid, 1]]
+        world.send(pid, "go")
+        assert world.exit_of(pid)[5] == b"here"
+        assert world.complaints() == []
 
 
 class TestValues:
