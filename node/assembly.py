@@ -432,7 +432,7 @@ def _wire(parts: Parts, owners: Owners, holders: LockHolders, quarantine: Quaran
     parts.links.on_lull(hosts.step_waiting)
     parts.links.on_down(router.node_down)
     parts.links.on_down(parts.moving.link_closed)
-    hosts.on_moving, hosts.on_new = parts.moving.from_vm, parts.moving.greet
+    hosts.on_moving, hosts.on_new, hosts.on_gone = parts.moving.from_vm, parts.moving.greet, parts.moving.vm_gone
     parts.links.on_down(parts.groups.link_closed)
     parts.links.on_congestion(router.congestion)
     names.on_change(router.name_changed)

@@ -99,6 +99,8 @@ class Hosts:
         """What a VM says of a process that moves."""
         self.on_new: Callable[[Vm], None] = lambda vm: None
         """A VM begins: it is to be told which processes have moved."""
+        self.on_gone: Callable[[Vm], None] = lambda vm: None
+        """A VM has ended."""
 
     async def __aenter__(self) -> Self:
         await self._start(SYSTEM_HOST, None, Sizing(self._config))
@@ -347,6 +349,7 @@ class Hosts:
             except TimeoutError:
                 log.warning("figures of a worker are lost", host=running.host_id, worker=worker.number)
         self._router.slots.pop(vm.slot, None)
+        self.on_gone(vm)
         self._terminals.discard(vm.slot)
         self._dispatcher.vm_ended(vm)
         await vm.__aexit__(None, None, None)

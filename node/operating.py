@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.errors import BadPid
+from cluster.errors import BadPid, Unavailable
 from cluster.members import Member, NodeState
 from cluster.migration.actions import Verdict
 from cluster.pid import Pid, is_pid
@@ -78,8 +78,12 @@ class Operating:
         if state is NodeState.JOINING or self._operated.is_stopping():
             said = "stopping" if self._operated.is_stopping() else state.value
             raise BadQuery(f"node {self._node} is {said}: only a node that is ready or cordoned can be drained")
-        async with asyncio.timeout(timeout_of(query)):  # who asked is told that it failed, and it must not begin later
-            await self._operated.drain(within)
+        try:
+            async with asyncio.timeout(timeout_of(query)):
+                await self._operated.drain(within)
+        except TimeoutError:  # who asked is told, and it must not begin later
+            problem = f"node {self._node} could not say in time that it drains, and keeps what it has"
+            raise Unavailable(f"{problem}: etcd does not answer") from None
         return self._told()
 
     async def drained(self, query: Query) -> Any:

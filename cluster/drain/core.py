@@ -40,10 +40,13 @@ from cluster.drain.events import (
 from cluster.drain.residents import Phase, Resident, Residents
 from cluster.migration.actions import Verdict
 
-AT_ONCE = 16
-"""Processes that move at a time, and services that are handed over at a time."""
-PER_TARGET = 8
-"""Of those that move, to one node, when there are several."""
+AT_ONCE = 8
+"""Processes that move at a time. More make no drain shorter, as these give a node enough to do, but each stands still
+for longer."""
+PER_TARGET = 4
+"""Of those, to one node, when there are several."""
+HAND_OVERS = 16
+"""Services that are handed over at a time: most of that time is waiting."""
 TRIES = 2
 """How often a process is offered to a node."""
 SHOWN = 20
@@ -291,7 +294,7 @@ class Drain:
     def _hand_overs(self) -> list[Action]:
         """Hand-overs of services whose processes do not move, some at a time."""
         waiting = self._services.standing(Phase.WAITING).values()
-        room = self._at_once - len(self._services.standing(Phase.UNDER_WAY))
+        room = HAND_OVERS - len(self._services.standing(Phase.UNDER_WAY))
         chosen = [one for one in waiting if self._movers[one.id] <= 0][: max(room, 0)]
         for resident in chosen:
             self._services.become(resident, Phase.UNDER_WAY, self.tick)

@@ -188,7 +188,7 @@ class MoveCore:
         match item:
             case Flush():
                 return [Send(way.link, Flushed(item))]
-            case Message(sender=sender, number=number) if not self._accepted.accept(sender, number):
+            case Message(sender=sender, number=number) if not self._accepts(sender, number):
                 return [DeadLetter(item)]
             case Message(revision=revision) if revision in self._former:
                 # a name that went with the process is not stale, wherever its message was meanwhile: it goes by the
@@ -196,6 +196,12 @@ class MoveCore:
                 return [Deliver(replace(item, revision=self._committed))]
             case _:
                 return [Deliver(item)]
+
+    def _accepts(self, sender: str, number: int) -> bool:
+        if self.is_guest:
+            return self._accepted.accept(sender, number)
+        self._accepted.note(sender, number)  # it never left: there is one way to it only
+        return True
 
     def _forward(self, item: Item, way: Way) -> list[Action]:
         assert self.tombstone is not None
@@ -319,7 +325,7 @@ class MoveCore:
         self._attempts += 1
         target = Target(to, self._attempts)
         self.departure = Departure(
-            self.node, target, self._own, self._transactions, self._is_open, is_guest=self.is_guest
+            self.node, target, self._own, self._transactions, self._is_open, is_guest=self.is_guest, seen=self._own_mark
         )
         return self.departure.ask()
 

@@ -6,10 +6,11 @@ that one of them wins, whenever their transactions are applied and whatever answ
 
     state       event                          next       what happens
     ---------   ----------------------------   --------   -------------------------------------------------------
-    RESERVING   reserved                       MARKING    read moved/P, then put {own node} over what was read
+    RESERVING   reserved                       MARKING    put {own node} over what is known of moved/P
+    MARKING     failed, the first time         MARKING    put it over what was found
                 refused, link closed           STAYED
-    MARKING     done at revision r             MARKED     Freeze
-                failed, unknown                STAYED
+                done at revision r             MARKED     Freeze
+                failed again, unknown          STAYED
     MARKED      frozen                         FLUSHING   a flush on every link the process has sent on
     FLUSHING    all answered                   SENT       the parcel goes to the target
                 a link closed                  FLUSHING   its flush goes again, on the next session
@@ -73,7 +74,9 @@ class Departure:
         is_open: Callable[[str], bool],
         *,
         is_guest: bool,
+        seen: int = 0,
     ) -> None:
+        """``seen`` is the revision of moved/P, as far as this node knows; should it be another, it is asked again."""
         self.node = node
         self.target = target
         self.step = Step.RESERVING
@@ -89,6 +92,7 @@ class Departure:
         self._is_open = is_open
         self._request = 0
         self._is_guest = is_guest
+        self._seen = seen
         self._is_read = False
         self._is_sent = False
         self._sent_along = 0
@@ -114,9 +118,8 @@ class Departure:
         if self.step is not Step.RESERVING or Target(node, attempt) != self.target:
             return []
         self.step = Step.MARKING
-        read = self._transactions.read()
-        self._request = read.request
-        return [read]
+        assert self._own is not None
+        return [self._ask_etcd(self._transactions.mark(self._seen, self._own.lease))]
 
     def refused(self, node: str, attempt: int, reason: str) -> list[Action]:
         if Target(node, attempt) != self.target:

@@ -45,3 +45,11 @@ class Accepted:
             return False
         self._highest[node] = number
         return True
+
+    def note(self, node: str, number: int) -> None:
+        """It was accepted, whatever came before. A node that numbers no more has forgotten that the process may move:
+        then what it sends until it knows again has no number, and is later than all that had one."""
+        if number:
+            self._highest[node] = number
+        else:
+            self._highest.pop(node, None)

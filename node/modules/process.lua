@@ -132,7 +132,7 @@ function process.upgrade(id, ...)
     end
     local caller = own()
     turns.check_wait("process.upgrade")
-    local arguments, err = values.copy_list(select("#", ...), { ... })
+    local arguments, err = values.copy_list(select("#", ...), { ... }, values.copy_state)
     if not arguments then
         error(err, 0)
     end

@@ -146,12 +146,8 @@ class Departures:
             return
         wanted = leaving.wanted
         body = wire.Body(wanted.pid, wanted.host, leaving.entry, text, self._groups.memberships(wanted.pid))
-        luggage = Luggage(
-            body,
-            frozenset(wire.watcher_of(self._cores.where(watcher), watcher, watch) for watcher, watch in watchers),
-            self._open_nodes(),
-            tuple(holdings),
-        )
+        leaving.watchers = frozenset(wire.watcher_of(self._cores.where(one), one, watch) for one, watch in watchers)
+        luggage = Luggage(body, leaving.watchers, self._open_nodes(), tuple(holdings))
         self._cores.perform(moved, core.frozen(luggage))
         self._give(moved, leaving)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from cluster.migration import MoveCore, Place
 from cluster.migration.actions import Verdict
-from cluster.migration.items import Holding, Item, Way
+from cluster.migration.items import Holding, Item, Watcher, Way
 from node.moving.wire import Wanted
 from node.router import Home
 
@@ -45,6 +45,8 @@ class Leaving:
     held: list[tuple[Item, Way]] | None = None
     """What came since the process has handed over its state, until all before that is in its mailbox."""
     packed: bool = False
+    watchers: frozenset[Watcher] = frozenset()
+    """Whom the process would tell of its end, as it was frozen."""
 
 
 @dataclass

@@ -177,6 +177,12 @@ class Moving:
             moved.inbox = None
             self._cores.perform(moved, moved.core.exited())
 
+    def vm_gone(self, vm: Home) -> None:
+        """A VM has ended, and with it what lived there. What is frozen has not been told: should it stay, it ends."""
+        for moved in self._table.values():
+            if moved.inbox is vm:
+                moved.inbox = None
+
     def link_closed(self, node: str, reason: str) -> None:
         for moved in self._cores.with_cores():
             assert moved.core is not None

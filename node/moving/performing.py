@@ -265,6 +265,10 @@ class Performer:
         self._unpack(moved, leaving)
         if moved.inbox is not None:
             moved.inbox.post([int(In.THAW), moved.pid, leaving.number, b"the move was given up"])
+            return
+        for watcher in sorted(leaving.watchers, key=lambda one: one.id):
+            self._tell(moved, watcher, "its host was stopped while it was about to move", self._router.route)
+        self._tasks.start(self._end(moved), f"end {moved.uniq.decode()}")
 
     def _unpack(self, moved: Moved, leaving: Leaving) -> None:
         if leaving.packed:

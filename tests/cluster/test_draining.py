@@ -117,6 +117,24 @@ def test_one_that_does_not_move_runs_where_it_was(crowd: Crowd) -> None:
     crowd.end(settler, slow)
 
 
+def test_a_program_moves_a_process_wherever_that_is(crowd: Crowd) -> None:
+    (wanderer,), (settler,) = crowd.start("node-1", "app:wanderer"), crowd.start("node-1", "app:settler")
+
+    def move(pid: str, node: str) -> Any:
+        return crowd.ask(lambda client: client.call_function("app:mover", pid, node, timeout=20.0), "node-2")
+
+    for node in ("node-3", "node-2"):
+        assert 0 < move(wanderer, node) < 5000
+    assert move(wanderer, "node-2") == 0
+    assert crowd.places()[wanderer] == "node-2"
+    told = move(settler, "node-2")
+    assert (told["kind"], told["details"]["node"]) == ("Conflict", "node-1")
+    assert "migratable = true" in told["message"]
+    assert move("{node-1@app:processes|1-zzz}", "node-2")["kind"] == "NotFound"
+    assert move(wanderer, "node-9")["kind"] == "Invalid"
+    crowd.end(wanderer, settler)
+
+
 def test_a_node_is_emptied_while_others_talk_to_what_runs_there(crowd: Crowd) -> None:
     node = crowd.services()["app:tree"]
     pids = crowd.start(node, "app:wanderer", 40)

@@ -116,7 +116,9 @@ class Scene:
             if moved is None:
                 continue
             core = moved.core
-            lines.append(f"{name}: at {moved.node} ({moved.revision}) leaving={moved.leaving} inbox={moved.inbox is not None}")
+            lines.append(
+                f"{name}: at {moved.node} ({moved.revision}) leaving={moved.leaving} inbox={moved.inbox is not None}"
+            )
             if core is not None:
                 departure = core.departure and (core.departure.step, core.departure._awaited)
                 arrival = core.arrival and core.arrival.stage
@@ -223,9 +225,7 @@ class Scene:
         try:
             await eventually(gone_now, "nothing is left of it", within=8)
         except AssertionError:
-            states = {
-                name: parts.moving._table.get(uniq) for name, parts in self.town.nodes.items()
-            }
+            states = {name: parts.moving._table.get(uniq) for name, parts in self.town.nodes.items()}
             raise AssertionError(f"{self.why}: {states}") from None
         for name in NODES:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 import pytest_asyncio
 
 from cluster.embedded import EmbeddedServers
+from cluster.envelope import Kind
 from cluster.migration.actions import Verdict
-from tests.moving.world import Town, eventually, town
+from tests.moving.world import HOST, Town, eventually, town
 
 pytestmark = [pytest.mark.servers]
 
@@ -169,3 +171,34 @@ async def test_a_name_goes_along_and_finds_it_from_everywhere(three: Town) -> No
     assert (await three.call("n3", pid, "state"))["moves"] == 1
     three.cast("n3", pid, "end")
     await eventually(lambda: three.nodes["n3"].names.lookup("till") is None, "the name is free")
+
+
+async def test_a_frozen_process_whose_host_is_removed_ends_and_is_mourned(three: Town) -> None:
+    pid = await three.spawn("n1", "app:counter")
+    witness = await three.spawn("n2", "app:witness")
+    assert (await three.call("n2", witness, "monitor", pid))["ok"]
+    assert (await three.call("n2", pid, "name", {"name": "till", "scope": 2}))["ok"]
+    n1 = three.nodes["n1"]
+    drop = n1.links.send
+
+    def lose_the_state(node: str, envelope: list[object]) -> None:
+        if envelope[0] != Kind.MOVE_STATE:
+            drop(node, envelope)
+
+    n1.links.send = lose_the_state  # type: ignore[method-assign]
+    n1.moving._cores.performer._links.send = lose_the_state  # type: ignore[method-assign]
+    moving = asyncio.ensure_future(n1.moving.move(pid, "n2", 1.5))
+
+    def is_packed() -> bool:
+        return any(moved.leaving is not None and moved.leaving.packed for moved in n1.moving._table.values())
+
+    await eventually(is_packed, "it is frozen")
+    await n1.hosts.remove(HOST)
+    assert (await moving).verdict in (Verdict.STAYED, Verdict.DIED)
+
+    async def heard() -> object:
+        return await three.call("n2", witness, "heard")
+
+    (exit_heard,) = await eventually(heard, "the witness hears")
+    assert exit_heard["from"] == pid
+    await eventually(lambda: n1.names.lookup("till") is None, "its name is free")

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from cluster.embedded import EmbeddedServers
+from cluster.envelope import Kind
 from cluster.errors import ClusterError
 from cluster.members import NodeState
 from cluster.registry import Entry
@@ -152,6 +153,9 @@ class Load:
     async def __aexit__(self, *_: object) -> None:
         self._asking.cancel()
 
+    def _dead_letters(self) -> dict[str, Any]:
+        return {node: parts.router.dead_letters.counts() for node, parts in self._town.nodes.items()}
+
     async def all_arrived(self) -> dict[str, list[dict[str, Any]]]:
         """End the senders; what was got of each, in the order it came to the collector."""
         sent = {}
@@ -166,17 +170,8 @@ class Load:
             return rows if len(rows) >= total else None
 
         by_sender = defaultdict(list)
-        try:
-            arrived = await eventually(got, f"all {total} have arrived", within=20)
-        finally:
-            arrived = await self._town.call("n3", self.collector, "all")
-            for row in arrived:
-                by_sender[row["from"]].append(row)
-            for pid, count in sent.items():
-                missing = set(range(1, count + 1)) - {row["number"] for row in by_sender[pid]}
-                print(f"{pid}: {count} sent, missing {sorted(missing)}")
-            for node, parts in self._town.nodes.items():
-                print("DEAD", node, [str(one)[:300] for one in parts.router.dead_letters._latest][:20] if hasattr(parts.router.dead_letters, "_latest") else vars(parts.router.dead_letters))
+        for row in await eventually(got, f"all {total} have arrived; dead letters: {self._dead_letters()}", within=20):
+            by_sender[row["from"]].append(row)
         for pid, count in sent.items():
             assert sorted(row["number"] for row in by_sender[pid]) == list(range(1, count + 1))
         return dict(by_sender)
@@ -202,7 +197,6 @@ async def test_start_first_loses_doubles_and_reorders_no_message_by_name_and_alw
         assert before
         assert after
         assert before + after == list(range(1, len(before) + len(after) + 1)), "each in order, the former one first"
-    print("LONGEST", load.longest, sum(map(len, got.values())))
     assert load.longest < 2.0, "it was never unanswered for longer"
     assert not any(parts.names.names_of(former) for parts in three.nodes.values())
 
@@ -218,90 +212,67 @@ async def test_stop_first_is_unanswered_for_a_moment_only(three: Town) -> None:
         await asyncio.sleep(0.1)
     assert owner(three) != first
     assert rows(three, owner(three))[0]["restarts"] == 0, "its names were free when it started"
-    print("LONGEST", load.longest)
     assert load.longest < 2.0
 
 
-async def test_every_owner_and_every_heir_writes_under_a_token_of_its_own(three: Town) -> None:
+async def test_every_process_writes_under_a_token_of_its_own(three: Town) -> None:
     first = await begin(three, service("start-first", init="300ms", last_words="300ms"))
-    tokens = {(await who(three, "n1"))["fence"]}
-    former = holder(three)
+    former, before = holder(three), (await who(three, "n1"))["fence"]
     giving = asyncio.ensure_future(drained(three, first))
-    heirs = three.nodes["n1"].supervisor
-    assert heirs is not None
-    seen: set[tuple[str, int]] = set()
+    seen: dict[int, set[str]] = defaultdict(set)
     while not giving.done():
         for parts in three.nodes.values():
-            seen |= {(row["pid"], fence[1]) for row in parts.supervisor.stats() if (fence := fence_of(parts, row))}
+            for row in parts.supervisor.stats():
+                fence = parts.supervisor.fence_of(row["pid"].encode()) if row["node"] == parts.name else None
+                if row["service"] == SERVICE and fence is not None:
+                    seen[fence[1]].add(row["pid"])
         await asyncio.sleep(0.005)
     assert await giving == ""
-    by_token = defaultdict(set)
-    for pid, token in seen:
-        by_token[token].add(pid)
-    assert all(len(pids) == 1 for pids in by_token.values()), by_token
-    assert {pid for pid, _ in seen} >= {former, holder(three)}
-    last = (await who(three, "n1"))["fence"]
-    assert last > max(tokens)
+    now = holder(three)
+    assert all(len(pids) == 1 for pids in seen.values()), seen
+    assert len(seen) == 4, "the claim's, the wish's, the heir's, the claim's new one"
+    assert set().union(*seen.values()) == {former, now}
+    assert max(seen) == (await who(three, "n1"))["fence"] > before
+    await eventually(lambda: nothing_left(three), "no key of the hand-over is left")
 
 
-def fence_of(parts: Any, row: dict[str, Any]) -> tuple[str, int] | None:
-    found: tuple[str, int] | None = parts.supervisor.fence_of(row["pid"].encode()) if row["pid"] else None
-    return found if row["service"] == SERVICE and row["node"] == parts.name else None
+async def nothing_left(town: Town) -> bool:
+    parts = next(iter(town.nodes.values()))
+    return not (await parts.etcd.range(parts.keys.heirs)).kvs
 
 
-async def left_over(town: Town) -> list[str]:
-    keys = town.nodes[next(iter(town.nodes))].keys
-    etcd = town.nodes[next(iter(town.nodes))].etcd
-    return [kv.key for kv in (await etcd.range(keys.heirs)).kvs]
+def successor(town: Town, former: str) -> str:
+    """The process another node than the former one has started."""
+    for node, parts in town.nodes.items():
+        for row in parts.supervisor.stats() if node != former else ():
+            if row["service"] == SERVICE and row["node"] == node and row["pid"]:
+                return str(row["pid"])
+    return ""
 
 
-async def test_an_heir_that_can_not_start_it_leaves_it_where_it_is_until_it_stops_there(three: Town) -> None:
-    first = await begin(three, service("start-first", names=["keeper", "keeper.two"], only=""))
-    former = holder(three)
-    for node, parts in three.nodes.items():
-        if node != first:
-            parts.supervisor.inheriting._refusal = lambda key: "as the test wants it"  # type: ignore[assignment]
-    answered = await drained(three, first)
-    assert answered == ""
-    await eventually(lambda: holder(three) not in ("", former), "another node runs it all the same")
-    await eventually(lambda: nothing(three), "no key of a hand-over is left")
+async def test_a_successor_that_fails_takes_nothing_from_the_former_one(three: Town) -> None:
+    first = await begin(three, service("start-first", init="1s"))
+    former, home = holder(three), three.nodes[first]
+    run, deadline = home.supervisor._running[KEY], asyncio.get_running_loop().time() + 15
+    starting = asyncio.ensure_future(home.supervisor._handover._start_first(KEY, run, deadline))
+    pid = await eventually(lambda: successor(three, first), "the heir starts it")
+    home.router.route([int(Kind.TERMINATE), pid.encode(), b"", 0])
+    assert "could not start it" in await starting
+    assert holder(three) == former
+    assert (await who(three, "n3"))["pid"] == former
+    claim = home.claims.get(*KEY)
+    assert claim is not None
+    assert home.supervisor.fence_of(former.encode()) == (home.keys.service(*KEY), claim.token)
+    await eventually(lambda: nothing_left(three), "no key of the hand-over is left")
 
 
-async def nothing(town: Town) -> bool:
-    return not await left_over(town)
-
-
-async def test_a_successor_that_fails_is_given_up_and_the_former_one_has_all_it_had(three: Town) -> None:
-    first = await begin(three, service("start-first", init="0s"))
-    former = holder(three)
-    others = [parts for node, parts in three.nodes.items() if node != first]
-    giving = asyncio.ensure_future(drained(three, first))
-
-    def successor() -> str:
-        pids = [row["pid"] for parts in others for row in parts.supervisor.stats() if row["node"] == parts.name]
-        return next((pid for pid in pids if pid), "")
-
-    del successor
-    assert await giving == ""
-    assert holder(three) != former
-
-
-async def test_the_former_node_dies_while_the_heir_starts(three: Town) -> None:
+async def test_the_former_node_is_lost_while_the_heir_starts(three: Town) -> None:
     """The heir goes on with the process it has started, as soon as the lease of the former owner has ended."""
     first = await begin(three, service("start-first", init="1s"))
-    other = next(node for node in NODES if node != first)
+    other = next(parts for node, parts in three.nodes.items() if node != first)
     giving = asyncio.ensure_future(drained(three, first))
-    others = [parts for node, parts in three.nodes.items() if node != first]
-
-    def started() -> str:
-        for parts in others:
-            for row in parts.supervisor.stats():
-                if row["service"] == SERVICE and row["node"] == parts.name and row["pid"]:
-                    return str(row["pid"])
-        return ""
-
-    pid = await eventually(started, "the heir starts it")
-    await three.nodes[other].etcd.revoke(three.nodes[first].keeper.lease.id)
+    pid = await eventually(lambda: successor(three, first), "the heir starts it")
+    await other.etcd.revoke(three.nodes[first].keeper.lease.id)
     await eventually(lambda: owner(three) not in ("", first), "the heir has the claim")
     await eventually(lambda: holder(three) == pid, "and its process has the name")
     giving.cancel()

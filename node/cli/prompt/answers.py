@@ -204,8 +204,8 @@ class Answering:
 def _matching(rows: list[dict[str, Any]], args: list[Any]) -> list[dict[str, Any]]:
     """The rows that have the text of the first argument in some column."""
     text = args[0] if args else None
-    kept = [row for row in rows if text is None or any(str(text) in str(value) for value in row.values())]
-    return [{key: value for key, value in row.items() if value is not None} for row in kept]
+    known = [{key: value for key, value in row.items() if value is not None} for row in rows]
+    return [row for row in known if text is None or any(str(text) in str(value) for value in row.values())]
 
 
 def _traced(record: Mapping[str, Any]) -> str:

@@ -7,10 +7,11 @@ import contextlib
 import sys
 import threading
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cluster.tasks import Tasks
 from node.cli.console import note, say
-from node.cli.failures import tell
+from node.cli.failures import Failed, tell
 from node.console.lines import Incomplete, LineTooLong, prepare
 from node.lua.dialect import LuaSyntaxError
 
@@ -38,7 +39,7 @@ async def run_texts(session: Attached, texts: AsyncIterator[str]) -> bool:
     """Run each text; whether all went well. Lines that begin something go on in the next one."""
     went_well = True
     begun = ""
-    async for text in texts:
+    async for text in _while_it_lasts(session, texts):
         begun = f"{begun}\n{text}" if begun else text
         if not begun.strip():
             begun = ""
@@ -53,12 +54,31 @@ async def run_texts(session: Attached, texts: AsyncIterator[str]) -> bool:
         else:
             went_well = await session.run(begun) and went_well
         begun = ""
-        if session.over.done():
-            break
+    if session.over.done() and session.over.result():
+        raise Failed(session.over.result())
     if begun:
         tell(f"the input ends within this: {begun.splitlines()[0][:80]}")
         return False
     return went_well
+
+
+async def _while_it_lasts(session: Attached, texts: AsyncIterator[str]) -> AsyncIterator[str]:
+    """``texts``, until there are no more or the console is over."""
+    while not session.over.done():
+        async with Tasks("reading") as tasks:
+            following = tasks.start(_next(texts), "text")
+            waited: set[asyncio.Future[Any]] = {following, session.over}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                return
+            text = following.result()
+        if text is None:
+            return
+        yield text
+
+
+async def _next(texts: AsyncIterator[str]) -> str | None:
+    return await anext(texts, None)
 
 
 async def typed() -> AsyncIterator[str]:

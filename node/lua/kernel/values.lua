@@ -20,6 +20,7 @@ local DEEPEST = 64
 local ENTRIES = 10000
 local KNOWN_KEYS = 4096
 local UNLIMITED = math.maxinteger
+local LARGEST_STATE = 64 * 1024 * 1024 -- bytes of what a process hands over to itself
 
 local PLAIN = { ["nil"] = true, string = true, number = true, boolean = true }
 
@@ -137,10 +138,13 @@ local function refuse(path, what)
     return place .. " " .. what
 end
 
-local function too_big(more, size)
-    K.limits.hit("max_message")
-    local text = "it has %s%d bytes, over the limit of %d bytes; send a reference or split it"
-    return format(text, more, size, K.config.max_message)
+local function too_big(more, size, limit)
+    local hint = ""
+    if limit ~= LARGEST_STATE then
+        K.limits.hit("max_message")
+        hint = "; send a reference or split it"
+    end
+    return format("it has %s%d bytes, over the limit of %d bytes%s", more, size, limit, hint)
 end
 
 local careful
@@ -158,7 +162,7 @@ local function careful_fields(state, value, copied, path, depth)
         copied[key] = item
         state.size = state.size + (kind == "string" and #key or 8)
         if state.size > state.limit then
-            return nil, too_big("more than ", state.size)
+            return nil, too_big("more than ", state.size, state.limit)
         end
     end
     return copied
@@ -209,8 +213,8 @@ function careful(state, value, path, key, depth)
 end
 
 -- A copy of a table, or nil and what is wrong with it.
-local function copy_with_care(value)
-    return careful({ seen = {}, size = 0, limit = K.config.max_message }, value, "", nil, 1)
+local function copy_with_care(value, limit)
+    return careful({ seen = {}, size = 0, limit = limit or K.config.max_message }, value, "", nil, 1)
 end
 
 -- A copy of ``value``, or nil and what is wrong with it (look at the second result: nil is a value too).
@@ -238,9 +242,21 @@ local function copy_message(value)
         end
         return copy_with_care(value)
     elseif kind == "string" and #value > K.config.max_message then
-        return nil, too_big("", #value)
+        return nil, too_big("", #value, K.config.max_message)
     end
     return copy(value)
+end
+
+-- The same for what a process hands over to itself when it starts over.
+local function copy_state(value)
+    if type(value) ~= "table" then
+        return copy(value)
+    end
+    local copied = copy_table(value, 1, ENTRIES, UNLIMITED)
+    if copied ~= nil then
+        return copied
+    end
+    return copy_with_care(value, LARGEST_STATE)
 end
 
 -- Copies the first ``n`` values of a list with ``by``; the copy knows its n. Or nil and an error object.
@@ -285,6 +301,7 @@ K.values = {
     ENTRIES = ENTRIES,
     copy_list = copy_list,
     copy_message = copy_message,
+    copy_state = copy_state,
     copy_or_nil = copy_or_nil,
     special = special,
     rule_for = rule_for,

@@ -27,7 +27,7 @@ from cluster.drain import (
     Process,
     Targets,
 )
-from cluster.drain.core import OTHER, SHOWN, TRIES
+from cluster.drain.core import HAND_OVERS, OTHER, SHOWN, TRIES
 from cluster.migration.actions import Verdict
 
 MOVED, STAYED, DIED = Verdict.MOVED, Verdict.STAYED, Verdict.DIED
@@ -316,7 +316,7 @@ class Machine(RuleBasedStateMachine):
                 assert process is None or process.care in (Care.NOBODY, Care.ELSEWHERE)
                 assert process is None or not process.may_move or pid in self.cancelled
         assert len(self.moving) <= self.at_once
-        assert len(self.handing) <= self.at_once
+        assert len(self.handing) <= HAND_OVERS
 
     @rule(process=PROCESSES, has_service=st.booleans())
     def starts(self, process: Process, has_service: bool) -> None:

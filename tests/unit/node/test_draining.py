@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from cluster.drain import AT_ONCE
 from cluster.errors import Unavailable
 from cluster.migration.actions import Verdict
 from cluster.tasks import Tasks
@@ -218,7 +219,7 @@ async def test_so_many_move_at_a_time(draining: Draining, world: World) -> None:
     await draining.begin(10.0)
     told = await over(draining)
     assert told["moved"] == 100
-    assert world.most == 16
+    assert world.most == AT_ONCE
 
 
 async def test_a_second_drain_while_one_is_under_way_changes_nothing_and_a_later_one_begins_anew(
@@ -239,7 +240,7 @@ async def test_called_off_what_moves_comes_to_its_end_and_nothing_else_begins(dr
     world.runs(*map(str, range(20)), migratable=True)
     world.slow = set(world.rows)
     await draining.begin(5.0)
-    while world.under_way < 16:
+    while world.under_way < AT_ONCE:
         await asyncio.sleep(0.001)
     draining.call_off()
     assert not draining.is_under_way
@@ -247,7 +248,7 @@ async def test_called_off_what_moves_comes_to_its_end_and_nothing_else_begins(dr
     while world.under_way:
         await asyncio.sleep(0.001)
     told = draining.progress()
-    assert (told["phase"], told["moved"], len(world.rows)) == ("called off", 16, 4)
+    assert (told["phase"], told["moved"], len(world.rows)) == ("called off", AT_ONCE, 20 - AT_ONCE)
     draining.call_off()
 
 

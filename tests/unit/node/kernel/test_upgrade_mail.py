@@ -257,3 +257,31 @@ def test_queries_do_not_see_a_stranger(world: World) -> None:
     assert (row[b"migratable"], row[b"supervised"], row.get(b"moving")) == (False, False, None)
     assert world.run([In.MOVED, [[b"9-9", b"n3"]]]) == []
     world.send(pid, "go")
+
+
+def test_a_large_state_is_kept(world: World) -> None:
+    """What a process hands over to itself is no message: it may be much more than one."""
+    pid = world.spawn_body(
+        """local given = ...
+        if given then
+            local sum = 0
+            for _, pair in ipairs(given) do sum = sum + pair[1] end
+            return { #given, sum, given[7].shared == given[8].shared }
+        end
+        local list, shared = {}, {}
+        for i = 1, 100000 do list[i] = { i, "a text of some length", shared = shared } end
+        process.upgrade(nil, list)"""
+    )
+    assert world.exit_of(pid)[5] == [100_000, 5_000_050_000, True]
+
+
+def test_a_state_without_end_is_refused(world: World) -> None:
+    pid = world.spawn_body(
+        """local list = {}
+        for i = 1, 20000 do list[i] = { ("x"):rep(10000) } end
+        local ok, err = pcall(process.upgrade, nil, list)
+        return { ok, tostring(err) }"""
+    )
+    ok, problem = world.exit_of(pid)[5]
+    assert ok is False
+    assert b"over the limit of 67108864 bytes" in problem
