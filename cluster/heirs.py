@@ -19,13 +19,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import structlog
+
 from cluster import owned
 from cluster.claims import Claim, parse
 from cluster.errors import OutcomeUnknown, Unavailable
-from cluster.etcd import Batch, Compare, Etcd, Get, KeyValue, PrefixWatch, Put
+from cluster.etcd import Batch, Compare, Etcd, Get, KeyEvent, KeyValue, PrefixWatch, Put
 from cluster.handlers import Handlers
 from cluster.keys import Keys
 from cluster.migration.items import Holding
+
+log = structlog.get_logger("wippy.claims")
 
 PAUSE = 0.2
 """Seconds until etcd is asked again what became of something."""
@@ -137,15 +141,23 @@ class Heirs:
 
     def _apply(self, batch: Batch) -> None:
         for event in batch.events:
-            path = event.kv.key.removeprefix(self._keys.heirs)
-            service, replica, is_begun = parse(path, ".begun")
+            try:
+                service, replica, is_begun = parse(event.kv.key.removeprefix(self._keys.heirs), ".begun")
+            except ValueError as error:
+                log.error("a key under heirs/ can't be read; it is ignored", key=event.kv.key, error=str(error))
+                continue
             if is_begun:
-                self._begun.pop((service, replica), None)
-                if not event.deleted:
-                    self._begun[service, replica] = event.kv.mod_revision
+                self._apply_begun((service, replica), event)
             else:
-                self._heirs.pop((service, replica), None)
-                if not event.deleted:
-                    node = event.kv.value.decode("utf-8", "surrogateescape")
-                    self._heirs[service, replica] = Heir(service, replica, node, event.kv.mod_revision)
+                self._apply_heir((service, replica), event)
         self._handlers.tell()
+
+    def _apply_begun(self, key: Replica, event: KeyEvent) -> None:
+        self._begun.pop(key, None)
+        if not event.deleted:
+            self._begun[key] = event.kv.mod_revision
+
+    def _apply_heir(self, key: Replica, event: KeyEvent) -> None:
+        self._heirs.pop(key, None)
+        if not event.deleted:
+            self._heirs[key] = Heir(*key, event.kv.value.decode("utf-8", "surrogateescape"), event.kv.mod_revision)

@@ -280,6 +280,7 @@ def build_parts(
             name,
             lambda: parts.state is Offers.READY,
             hosts.has,
+            hosts.has_room,
             lambda id: registry.state.get(id),
             registry.reached,
         ),

@@ -21,13 +21,13 @@ import structlog
 from cluster.claims import Claim, Claims, ClaimState, parse
 from cluster.envelope import Kind
 from cluster.keys import Keys
-from cluster.members import Members
 from cluster.migration.belongings import CannotMove
 from cluster.migration.items import Holding
-from cluster.placement import Barred, Mode, eligible
+from cluster.placement import Mode
 from node.claiming import Key
 from node.ports import Ports
 from node.replicas import Lease, Replicas, Run
+from node.suiting import Suiting
 from node.wanted import Wanted
 
 log = structlog.get_logger("wippy.supervisor")
@@ -36,8 +36,7 @@ log = structlog.get_logger("wippy.supervisor")
 class Handing:
     """The claims of processes that move: a ``cluster.migration.belongings.Belongings``.
 
-    ``wanted`` are the services that are to run, ``barred`` what keeps them from nodes; ``look`` decides anew about a
-    replica nothing was done to for a while.
+    ``wanted`` are the services that are to run; ``look`` decides anew about a replica nothing was done to for a while.
     """
 
     def __init__(
@@ -47,11 +46,10 @@ class Handing:
         keys: Keys,
         ports: Ports,
         claims: Claims,
-        members: Members,
         lease: Lease,
         replicas: Replicas,
         wanted: Callable[[], Mapping[str, Wanted]],
-        barred: Callable[[], Barred],
+        suiting: Suiting,
         look: Callable[[Key], None],
         announce: Callable[[str, str], None],
     ) -> None:
@@ -60,11 +58,10 @@ class Handing:
         self._keys = keys
         self._ports = ports
         self._claims = claims
-        self._members = members
         self._lease = lease
         self._replicas = replicas
         self._wanted = wanted
-        self._barred = barred
+        self._suiting = suiting
         self._look = look
         self._announce = announce
         self._expected: dict[Key, bytes] = {}
@@ -142,19 +139,9 @@ class Handing:
 
     def refusal_of(self, key: Key) -> str:
         """Why this node can't have the replica now; empty when it can."""
-        service, replica = key
-        wanted, barred, member = self._wanted().get(service), self._barred(), self._members.get(self._node)
-        if wanted is None or wanted.mode is not Mode.CLUSTER or not wanted.has(replica) or not wanted.movable:
-            return f"node {self._node} knows no replica {replica} of service {service} that is to run"
-        if service in barred.quarantined:
-            return f"service {service} is quarantined"
-        if (service, self._node) in barred.avoided:
-            return f"node {self._node} avoids service {service}, which could not be made to run there"
-        if member is None or not eligible(wanted.service, member):
-            return f"node {self._node} is not ready, or lacks labels that service {service} asks for"
         if key in self._replicas.running:
-            return f"node {self._node} runs replica {replica} of service {service}"
-        return ""
+            return f"node {self._node} runs replica {key[1]} of service {key[0]}"
+        return self._suiting.refusal(key)
 
     def adapt(self, pid: str, holdings: Sequence[Holding]) -> Sequence[Holding]:
         return [self._adapted(holding) for holding in holdings]

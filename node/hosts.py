@@ -207,6 +207,13 @@ class Hosts:
         running = self._running.get(host)
         return running is not None and running.entry is not None and running.entry.kind == "process.host"
 
+    def has_room(self, host: str, coming: int) -> bool:
+        """Whether a worker of ``host`` is below its limit of processes, with so many on their way here."""
+        running = self._running.get(host)
+        return running is not None and any(
+            worker.vm.stats().processes + coming < running.config.max_processes for worker in running.answering()
+        )
+
     def place(self, host: str) -> Vm | None:
         """The worker of ``host`` that has the least to do; None when there is no such host."""
         running = self._running.get(host)

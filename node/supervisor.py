@@ -12,10 +12,7 @@ away for ``AVOID`` seconds when another node may take it; with no other it stays
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -23,8 +20,8 @@ from cluster.avoids import Avoids
 from cluster.claims import Claim, Claims
 from cluster.heirs import Heirs
 from cluster.keys import Keys
-from cluster.members import Members, NodeState
-from cluster.placement import Barred, DropClaim, MakeClaim, Mode, Placement, Plan, others, successors, suits
+from cluster.members import Members
+from cluster.placement import Barred, DropClaim, MakeClaim, Mode, Placement
 from cluster.quarantine import Quarantine
 from cluster.registry import Entry
 from node.barring import Barring
@@ -37,7 +34,9 @@ from node.kept import Make
 from node.ports import Ports
 from node.replica import Replica
 from node.replicas import Lease, Replicas, Run
-from node.rows import Nowhere, row
+from node.roster import Roster
+from node.rows import Nowhere
+from node.suiting import Suiting
 from node.trees import Root
 from node.wanted import StillStopping, Wanted, in_levels
 
@@ -51,16 +50,6 @@ PAUSE, SHORTEST_PAUSE, LONGEST_PAUSE = 0.00005, 0.005, 0.25
 """Seconds of pause after a look at all services, for each of them: several times what the look takes."""
 END_DEADLINE = 45.0
 """Seconds a change of a service waits for its former processes to end; then it is said, and waited for again."""
-
-
-@dataclass(frozen=True)
-class Here:
-    """A replica of this node. ``able``: the other nodes that may take it."""
-
-    service: str
-    replica: int
-    pids: Collection[bytes]
-    able: frozenset[str]
 
 
 class Supervisor:
@@ -93,26 +82,29 @@ class Supervisor:
         self._placement = Placement(node, expected=expected)
         self._declared = Declared(env, lambda wanted: self._replicas.runs(wanted))
         self._announce = announce
-        self._plan = Plan([], None)
-        self._nowhere = Nowhere(claims, members, avoids, quarantine)
         self._replicas = Replicas(
             node, incarnation, KINDS, ports, claims, keys, lease, announce, self._declared.requirements,
             self._declared.look_again, self._wake, names.names_of,
         )  # fmt: skip
+        self._barring = Barring(avoids, quarantine, self.knows, self._replicas.once)
+        self.release = self._barring.release
+        self._suiting = Suiting(node, members, claims, self._barring, lambda: self._wanted)
+        nowhere = Nowhere(claims, members, avoids, quarantine)
+        self._roster = roster = Roster(self._replicas, self._declared, nowhere, self._suiting)
+        self.stats, self.counts, self.services_here = roster.stats, roster.counts, roster.here
+        self.kept_by = roster.kept_by
         self.handing = Handing(
-            node, incarnation, keys, ports, claims, members, lease, self._replicas, lambda: self._wanted,
-            lambda: self._barring.now(asyncio.get_running_loop().time()), self._look, announce,
+            node, incarnation, keys, ports, claims, lease, self._replicas, lambda: self._wanted, self._suiting,
+            self._look, announce,
         )  # fmt: skip
         """What moves from here or comes here with its claim."""
         self.inheriting = Inheriting(
             node, heirs, claims, keys, lease, names, self._replicas, lambda: self._wanted, self._refusal, announce
         )
         """What is started here before its node has stopped it."""
-        self._handover = Handover(heirs, claims, keys, lease, self._replicas, self._successors, stragglers)
+        self._handover = Handover(heirs, claims, keys, lease, self._replicas, self._suiting.successors, stragglers)
         self.hand_over, self.yields = self._handover.give, self._handover.yields
         self.is_handed_on = self._handover.is_handed_on
-        self._barring = Barring(avoids, quarantine, self.knows, self._replicas.once)
-        self.release = self._barring.release
         self._running = self._replicas.running
         self._stopping = self._replicas.stopping
         self._retire = self._replicas.retire
@@ -280,7 +272,7 @@ class Supervisor:
             for replica in range(wanted.spec.placement.replicas):
                 claim = self._claims.get(service, replica)
                 mine = wanted.mode is Mode.EVERY_NODE or (single if claim is None else claim.node == self._node)
-                if mine and self._eligible(wanted):
+                if mine and self._suiting.eligible(wanted):
                     due.append((service, replica))
         return due
 
@@ -290,8 +282,8 @@ class Supervisor:
         for key, run in list(self._running.items()):
             self._check(key, run, barred)
         for service, wanted in self._wanted.items():
-            is_ours = wanted.mode is Mode.EVERY_NODE and not self._drains()
-            if is_ours and service not in barred.quarantined and self._eligible(wanted):
+            is_ours = wanted.mode is Mode.EVERY_NODE and not self._suiting.drains()
+            if is_ours and service not in barred.quarantined and self._suiting.eligible(wanted):
                 self._replicas.start((service, 0), wanted, None)
         lease = self._lease.current()
         if not self._lease.may_start_owned(lease):
@@ -299,7 +291,7 @@ class Supervisor:
         for claim in self._claims.own():
             if self.handing.expects((claim.service, claim.replica)):
                 continue
-            if self._drains():
+            if self._suiting.drains():
                 if (claim.service, claim.replica) not in self._running:
                     self._replicas.claiming.drop((claim.service, claim.replica), claim.token)
                 continue
@@ -322,7 +314,7 @@ class Supervisor:
             return
         elif wanted is not run.wanted and wanted.spec != run.wanted.spec:
             self._revise(key, run, wanted)
-        elif self._lacks_labels(wanted):
+        elif self._suiting.lacks_labels(wanted):
             self._retire(key, "the node has not its labels any more")
         elif key[0] in barred.quarantined and run.replica.has_failed:
             self._retire(key, "it is quarantined")  # to start it again would be a start like any other
@@ -331,13 +323,13 @@ class Supervisor:
 
     def _maybe_give_away(self, key: Key, wanted: Wanted, barred: Barred) -> None:
         """Let another node try what can't be made to run here. Where there is none it stays, and says why it failed."""
-        if others(wanted.service, self._members.all(), barred, self._node):
+        if self._suiting.others(wanted, barred):
             log.warning("a service can't be made to run here; other nodes may take it", service=key[0], replica=key[1])
             self._retire(key, "it does not run here", avoid=AVOID)
 
     def _revise(self, key: Key, run: Run, wanted: Wanted) -> None:
         """Give a replica what its service says now: in place, or by another process where it must be another."""
-        if self._lacks_labels(wanted):
+        if self._suiting.lacks_labels(wanted):
             self._retire(key, "service changed")
         elif wanted.is_other_than(run.wanted) or run.replica.finished.is_set():
             self._retire(key, "service changed", release=False)  # the claim stays where the service stays
@@ -362,17 +354,12 @@ class Supervisor:
             return True
         return False
 
-    def _drains(self) -> bool:
-        """Whether this node gives away what it has: it starts nothing then."""
-        member = self._members.get(self._node)
-        return member is not None and member.state is NodeState.DRAINING
-
     def _may_use(self, claim: Claim, wanted: Wanted, lease: int) -> bool:
         return (
             wanted.mode is Mode.CLUSTER
             and wanted.has(claim.replica)
             and claim.lease == lease
-            and not self._lacks_labels(wanted)
+            and not self._suiting.lacks_labels(wanted)
             and claim.token not in self._replicas.claiming.released
         )
 
@@ -387,55 +374,14 @@ class Supervisor:
                 case DropClaim(service, replica, token):
                     if (service, replica) not in self._running and not self.handing.expects((service, replica)):
                         self._replicas.claiming.drop((service, replica), token)
-        self._plan = plan
+        self._roster.plan = plan
         return plan.wake_at
-
-    def services_here(self) -> list[Here]:
-        """The replicas that are here, and the other nodes that may take each now."""
-        barred = self._barring.now(asyncio.get_running_loop().time())
-
-        def able(wanted: Wanted) -> frozenset[str]:
-            is_shared = wanted.mode is Mode.CLUSTER
-            return frozenset(others(wanted.service, self._members.all(), barred, self._node) if is_shared else ())
-
-        return [Here(*key, run.replica.pids, able(run.wanted)) for key, run in self._running.items()]
-
-    def _successors(self, key: Key) -> list[str]:
-        services = [wanted.service for wanted in self._wanted.values()]
-        barred = self._barring.now(asyncio.get_running_loop().time())
-        return successors(key, services, self._members.all(), self._claims.all(), barred)
 
     def _refusal(self, key: Key) -> str:
         """Why nothing can be taken over from another node."""
         if not self._open or self._in_doubt:
             return f"node {self._node} is not ready"
         return self.handing.refusal_of(key)
-
-    def kept_by(self, counter: int) -> str:
-        """The service whose replica here keeps its processes by the port of this counter; empty for none. From any
-        thread."""
-        running = list(self._running.items())
-        return next((key[0] for key, run in running if run.replica.counter == counter), "")
-
-    def stats(self) -> list[dict[str, Any]]:
-        """The replicas here, those of other nodes as their claims say, and what runs nowhere, with the reason."""
-        rows = [*self._replicas.stats(), *(row(id, 0, "stopped", "auto_start is off") for id in self._declared.off)]
-        known = {(each["service"], each["replica"]) for each in rows}
-        nowhere = self._nowhere.rows(self._wanted, self._declared, self._plan)
-        return rows + [each for each in nowhere if (each["service"], each["replica"]) not in known]
-
-    def counts(self) -> dict[str, int]:
-        """The replicas here, by state."""
-        return dict(Counter(run.replica.stats().state for run in self._running.values()))
-
-    def _eligible(self, wanted: Wanted) -> bool:
-        member = self._members.get(self._node)
-        return member is not None and suits(wanted.service, member)
-
-    def _lacks_labels(self, wanted: Wanted) -> bool:
-        """Whether this node is known not to have the labels; while it is not registered nothing is known."""
-        member = self._members.get(self._node)
-        return member is not None and not suits(wanted.service, member)
 
     def _claim_changed(self, before: Claim | None, after: Claim | None) -> None:
         if before is not None and after is None:

@@ -49,7 +49,12 @@ class World:
     """Answers code requests from its entries and module calls from ``modules``; collects everything else."""
 
     def __init__(
-        self, config: VmConfig | None = None, modules: Mapping[str, str] | None = None, *, node: str = "n1", incarnation: int = 1
+        self,
+        config: VmConfig | None = None,
+        modules: Mapping[str, str] | None = None,
+        *,
+        node: str = "n1",
+        incarnation: int = 1,
     ) -> None:
         self.clock = VirtualClock()
         self.patience = PATIENCE

@@ -50,7 +50,7 @@ class TwoNodes:
         pid = item[1]
         if pid in self._luggage or pid in self._leaving:
             self._held[pid].append(item)
-        elif pid == OUTSIDE or b"@node:" in pid:
+        elif b"@node:" in pid or self.place_of(pid) not in self.worlds:
             self.told.append(item)
         else:
             self.world_of(pid).post(item)
@@ -143,7 +143,9 @@ class TwoNodes:
     def messages(self, topic: str) -> list[Any]:
         """The first payload of what came for the test on a topic, in order."""
         wanted = topic.encode()
-        return [item[5][0] for item in self.told if item[0] == Kind.MESSAGE and item[1] == OUTSIDE and item[4] == wanted]
+        return [
+            item[5][0] for item in self.told if item[0] == Kind.MESSAGE and item[1] == OUTSIDE and item[4] == wanted
+        ]
 
     def exits(self, pid: bytes) -> list[Item]:
         return [item for item in self.told if item[0] == Kind.EXIT and item[2] == pid]

@@ -67,6 +67,7 @@ class Drain:
         self._services = Residents()
         self._gone: set[str] = set()
         self._loads: dict[str, int] = {}
+        self._round = 0
         self._coming: Counter[str] = Counter()
         """Moves that are under way, by node."""
         self._movers: Counter[str] = Counter()
@@ -134,6 +135,7 @@ class Drain:
                 actions = self._look(event)
             case Targets(loads):
                 self._loads = dict(loads)
+                self._round += 1
             case MoveEnded():
                 actions = self._move_ended(event)
             case HandedOver():
@@ -228,7 +230,7 @@ class Drain:
     def _stayed(self, resident: Resident, reason: str) -> list[Action]:
         resident.reason = reason
         self._processes.become(resident, Phase.WAITING, self.tick)
-        if len(resident.tried) < TRIES or self._has_ended or self._is_late:
+        if resident.tries < TRIES or self._has_ended or self._is_late:
             return []
         self._movers[resident.process.service] -= 1
         return self._do_without_a_move(resident)
@@ -270,13 +272,14 @@ class Drain:
             able = [node for node in self._loads if resident.process.able is None or node in resident.process.able]
             if not able and not self._is_patient:
                 homeless.append(resident)
-            elif not resident.process.is_busy and (to := self._choose(able, resident.tried)):
+            elif not resident.process.is_busy and (to := self._choose(able, resident)):
                 self._coming[to] += 1
                 self._loads[to] += 1
                 moves.append((resident, to))
         for resident, to in moves:
             resident.to = to
-            resident.tried.append(to)
+            resident.tries += 1
+            resident.asked[to] = self._round
             self._processes.become(resident, Phase.UNDER_WAY, self.tick)
         actions: list[Action] = [Move(resident.id, to) for resident, to in moves]
         for resident in homeless:
@@ -284,9 +287,12 @@ class Drain:
             actions += self._do_without_a_move(resident)
         return actions
 
-    def _choose(self, able: Sequence[str], tried: Sequence[str]) -> str:
-        """The node with least to do, one that has not refused if there is one; empty when each has enough coming."""
-        fresh = [node for node in able if node not in tried] or able
+    def _choose(self, able: Sequence[str], resident: Resident) -> str:
+        """The node with least to do, one that was not asked if there is one; empty when each has enough coming, or
+        has refused and nothing new is known of it: what keeps it from taking one may keep it from taking all."""
+        fresh = [node for node in able if node not in resident.asked] or [
+            node for node in able if resident.asked[node] < self._round
+        ]
         limit = self._at_once if len(self._loads) == 1 else self._per_target
         free = [node for node in fresh if self._coming[node] < limit]
         return min(free, key=lambda node: (self._loads[node], node), default="")

@@ -41,7 +41,7 @@ class Process:
 
     @property
     def may_move(self) -> bool:
-        return self.migratable and self.care in (Care.NOBODY, Care.SERVICE)
+        return self.migratable and not self.is_call and self.care in (Care.NOBODY, Care.SERVICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The other nodes that are ready, and how many processes each has."""
+    """The other nodes that are ready, and how many processes each has. Told again and again: a node that has refused a
+    process is asked once more for it after that."""
 
     loads: Mapping[str, int]
 

@@ -32,7 +32,9 @@ class Resident:
     phase: Phase
     since: int
     to: str = ""
-    tried: list[str] = field(default_factory=list)
+    tries: int = 0
+    asked: dict[str, int] = field(default_factory=dict)
+    """The nodes it was offered to, and in which round."""
     reason: str = ""
     """Why it did not move or was not handed over."""
 

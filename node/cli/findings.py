@@ -192,7 +192,7 @@ def _member(member: Member, sight: Sight) -> Finding:
         says = f"{node} is cordoned: it gets no new work"
         return Finding(Level.WARN, "nodes", says, f"`wippy uncordon {node}` lets it take work again")
     if state != "ready":
-        remedy = "wait until it has ended, then start it again"
+        remedy = f"start it again when it has ended; if it was drained, `wippy uncordon {node}` lets it take work again"
         return Finding(Level.WARN, "nodes", f"{node} is {state}: it gets no new work", remedy)
     return Finding(Level.OK, "nodes", f"{node} is ready, processes: {health.get('processes', '?')}")
 

@@ -68,8 +68,21 @@ return function(env)
         return run
     end
 
+    -- Whether a thread was woken and has not gone on yet.
+    local function is_ready(process, thread)
+        local one = process.first
+        while one and one ~= thread do
+            one = one.next
+        end
+        return one == thread
+    end
+
     function running.stop(prompt, run)
         local thread, state = run.thread, prompt.inbox_state
+        if is_ready(prompt.process, thread) then -- with what it waited for, maybe
+            give_back(prompt, thread.a)
+            thread.a = nil
+        end
         thread.co = coroutine.create(function(value)
             while true do
                 give_back(prompt, value)
@@ -77,8 +90,9 @@ return function(env)
             end
         end)
         thread.depth, thread.pinned = 0, false
-        if state.receiver == thread and not state.receivers then
-            state.receiver = false
+        local receiver = state.receiver -- a thread, or a select of one
+        if receiver and (receiver == thread or receiver.thread == thread) and not state.receivers then
+            state.receiver = false -- else what it is handed would come back behind what arrived after it
         end
     end
 

@@ -36,7 +36,8 @@ class Arrivals:
     async def _asked(self, peer: str, envelope: Envelope) -> None:
         uniq, attempt = wire.uniq_of(envelope[1]), envelope[3]
         try:
-            problem = await self._taking.problem(wire.Wanted.of(envelope[4]), self._cores.belongings)
+            wanted, coming = wire.Wanted.of(envelope[4]), len(self._cores.coming)
+            problem = await self._taking.problem(wanted, self._cores.belongings, coming)
         except ValueError as error:
             problem = str(error)
         if problem:

@@ -48,6 +48,8 @@ class Cores:
         self._members = members
         self._own: Registration | None = None
         self._first = 0
+        self.coming: set[bytes] = set()
+        """Those that are to come here, or may."""
         self.on_change: Callable[[Moved], None] = lambda moved: None
         """Something has happened to a process."""
         performer.feed = self.perform
@@ -124,6 +126,10 @@ class Cores:
                 part.lost(moved.pid.decode("utf-8", "surrogateescape"), holdings)
         self.guests.note(moved)
         self.on_change(moved)
+        if core is not None and core.arrival is not None:
+            self.coming.add(moved.uniq)
+        else:
+            self.coming.discard(moved.uniq)
         if core is not None and moved.is_idle:
             moved.core = None
 

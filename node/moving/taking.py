@@ -18,17 +18,18 @@ VERSION_WITHIN = timedelta(seconds=2)
 
 @dataclass(frozen=True)
 class Taking:
-    """Asks the node: is it ready, which host runs, which entry is there. ``reached`` waits for a version of the
-    registry and raises CallTimeout."""
+    """Asks the node: is it ready, which host runs and has room for one more beside those that come, which entry is there.
+    ``reached`` waits for a version of the registry and raises CallTimeout."""
 
     node: str
     is_ready: Callable[[], bool]
     has_host: Callable[[str], bool]
+    has_room: Callable[[str, int], bool]
     entry: Callable[[str], Entry | None]
     reached: Callable[[int, timedelta], Awaitable[object]]
 
-    async def problem(self, wanted: Wanted, belongings: Sequence[Belongings]) -> str:
-        """Why the process can't come; empty when it can."""
+    async def problem(self, wanted: Wanted, belongings: Sequence[Belongings], coming: int) -> str:
+        """Why the process can't come, beside ``coming`` others; empty when it can."""
         if not self.is_ready():
             return f"node {self.node} takes nothing new now"
         try:
@@ -39,6 +40,8 @@ class Taking:
             return f"node {self.node} has no entry {wanted.entry}"
         if not self.has_host(wanted.host):
             return f"node {self.node} runs no host {wanted.host}"
+        if not self.has_room(wanted.host, coming):
+            return f"host {wanted.host} of node {self.node} is at its limit of processes"
         reasons = (part.refusal(wanted.pid, wanted.keys) for part in belongings)
         return next((reason for reason in reasons if reason), "")
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from cluster.claims import Claim, Claims, ClaimState
-from cluster.etcd import Etcd, PrefixWatch
+from cluster.etcd import Compare, Etcd, PrefixWatch, Put
 from cluster.keys import Keys
 from tests.waiting import eventually
 
@@ -106,3 +106,31 @@ async def test_an_unreadable_key_is_ignored(nodes: tuple[Node, Node], etcd: Etcd
         await etcd.put(keys.service_state("app:x", 0), value)
     await a.claims.claim(SERVICE, 0, a.lease)
     assert [claim.service for claim in a.claims.all()] == [SERVICE]
+
+
+async def test_one_that_moves_with_its_process_is_never_absent(nodes: tuple[Node, Node], etcd: Etcd) -> None:
+    """As the commit of a move writes it: from the node it was on to the one it goes to, in one revision."""
+    a, b = nodes
+    token = await a.claims.claim(SERVICE, 0, a.lease)
+    assert token is not None
+    assert a.claims.holdings(SERVICE, 0) == ()
+    await a.claims.write_state(SERVICE, 0, token, a.lease, STATE)
+    await eventually(lambda: a.claims.holdings(SERVICE, 0))
+    claim, state = a.claims.holdings(SERVICE, 0)
+    for held in (claim, state):
+        kv = await etcd.get(held.key)
+        assert kv is not None
+        assert (kv.value, kv.mod_revision) == (held.value, held.revision)
+    there = ClaimState("b", STATE.pid, STATE.since, 2)
+    unchanged = [Compare.mod(held.key, "=", held.revision) for held in (claim, state)]
+    puts = [Put(claim.key, b"b", b.lease), Put(state.key, there.to_json(), b.lease)]
+    moved = await etcd.txn(unchanged, puts)
+    assert moved.succeeded
+    await b.claims.reached(moved.revision)
+    assert b.claims.get(SERVICE, 0) == Claim(SERVICE, 0, "b", moved.revision, b.lease, there)
+    assert [after for before, after in b.changes if before is None][-1].node == "b"  # type: ignore[union-attr]
+    assert await a.claims.release(SERVICE, 0, token) is False
+    assert await a.claims.write_state(SERVICE, 0, token, a.lease, STATE) is False
+    await etcd.revoke(a.lease)
+    await a.claims.reached((await etcd.txn([], [Put(f"{claim.key}x/1", b"b", b.lease)])).revision)
+    assert a.claims.get(SERVICE, 0) is not None, "it is on the lease of the other node"

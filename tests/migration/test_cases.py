@@ -7,7 +7,6 @@ from cluster.migration import MoveCore, Stamps
 from cluster.migration.actions import (
     Action,
     Adopt,
-    DeadLetter,
     Deliver,
     Finished,
     Fire,

@@ -42,6 +42,7 @@ class Gate:
 
     knows: Known
     reached: asyncio.Event = field(default_factory=asyncio.Event)
+    taken: bool = False
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     held: list[Any] = field(default_factory=list)
@@ -165,8 +166,9 @@ class Rig:
         node = next(name for name, parts in self._nodes.items() if parts.etcd is etcd)
         what = self._sort(self._nodes[node], request)
         for gate, how in self._etcds.get(node, []):
-            if gate.reached.is_set() or not gate.stops(what):
+            if gate.taken or not gate.knows(what):
                 continue
+            gate.taken = True
             return await self._through(gate, how, lambda: self._ask(etcd, request), request)
         return await self._ask(etcd, request)
 
@@ -176,10 +178,12 @@ class Rig:
         unknown = Answer(request.request, Outcome.UNKNOWN)
         match how:
             case Etcds.BEFORE:
+                gate.reached.set()
                 await gate.opened.wait()
                 return await ask()
             case Etcds.AFTER:
                 answer = await ask()
+                gate.reached.set()
                 await gate.opened.wait()
                 return answer
             case Etcds.LOST:
@@ -188,6 +192,7 @@ class Rig:
                 self._tasks.start(self._later(gate, ask), "late")
             case Etcds.NEVER:
                 pass
+        gate.reached.set()
         return unknown
 
     async def _later(self, gate: Gate, ask: Callable[[], Awaitable[Answer]]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from structlog.testing import capture_logs
 from cluster.embedded import EmbeddedServers
 from cluster.envelope import Kind
 from cluster.migration.actions import Verdict
+from cluster.registry import Create, Delete, Operation
 from node.host.boundary import Out
 from node.moving import Outcome, arrivals, moving
 from node.moving.moved import Moved
 from node.moving.wire import uniq_of
 from tests.moving.stops import Etcds, Gate, Rig
-from tests.moving.world import Town, eventually, program
+from tests.moving.world import HOST, Town, eventually, program
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="module")]
 
@@ -74,6 +76,7 @@ class Scene:
         self.name = f"mover-{secrets.token_hex(3)}"
         self.outcome: Outcome | None = None
         self.within = 3.0
+        self.route = (A, B, C)
         self.may_lose = False
         """Whether messages may be lost, and watchers told while it lives: a link closed."""
         self.dies = False
@@ -98,7 +101,21 @@ class Scene:
     def links(self, node: str) -> Any:
         return self.town.nodes[node].links
 
-    async def move(self, to: str = B, source: str = A) -> Outcome:
+    async def take(self, route: str) -> None:
+        """Bring it to where the route begins."""
+        self.route = source, _, _ = ROUTES[route]
+        if source == A:
+            return
+        assert (await self.move(source, A)).moved
+
+        def is_settled() -> bool:
+            moved = self.town.nodes[source].moving._table[uniq_of(self.pid.encode())]
+            return moved.core is not None and moved.core.redirect.pending is None
+
+        await eventually(is_settled, "what came before it is there")
+
+    async def move(self, to: str = "", source: str = "") -> Outcome:
+        source, to = source or self.route[0], to or self.route[1]
         self.outcome = await self.town.nodes[source].moving.move(self.pid, to, self.within)
         return self.outcome
 
@@ -152,7 +169,7 @@ class Scene:
         if copies:
             await self._check_alive(copies[0], sent)
         else:
-            assert self.outcome.verdict is Verdict.DIED or self.may_lose, self.outcome
+            assert self.outcome.verdict is Verdict.DIED or self.may_lose or self.dies, self.outcome
         self.terminate(self.pid)
         await self._check_gone()
         await self._check_peer()
@@ -185,7 +202,8 @@ class Scene:
         if not self.may_lose:
 
             async def complete() -> bool:
-                return bool((await self.tally(self.pid))["last"] == {one: n for one, n in sent.items() if n})
+                last = (await self.tally(self.pid))["last"]
+                return all(last.get(one, 0) == n for one, n in sent.items())
 
             await eventually(complete, "everything arrives", within=3)
             told = await self.tally(self.pid)
@@ -196,7 +214,7 @@ class Scene:
             held = parts.names.lookup(self.name)
             found = held.pid if held is not None else ""
             assert found == self.pid or (self.is_nameless and not found), f"{name} finds {found!r} under the name"
-        for name in NODES:
+        for name in self.witnesses:
             heard = await self.town.call(name, self.witnesses[name], "heard")
             assert self.may_lose or not heard, f"the watcher on {name} was told {heard}, but it runs on {node}"
 
@@ -227,7 +245,7 @@ class Scene:
         except AssertionError:
             states = {name: parts.moving._table.get(uniq) for name, parts in self.town.nodes.items()}
             raise AssertionError(f"{self.why}: {states}") from None
-        for name in NODES:
+        for name in self.witnesses:
 
             async def heard(name: str = name) -> Any:
                 return await self.town.call(name, self.witnesses[name], "heard")
@@ -256,7 +274,7 @@ async def scene(town: tuple[Town, Rig]) -> AsyncIterator[Scene]:
         try:
             yield one
         finally:
-            print(one.report())
+            print(one.report(), *logs, sep="\n")
             rig.clear()
     errors = [line for line in logs if line["log_level"] in ("error", "critical")]
     unexpected = [line for line in errors if not any(text in line["event"] for text in one.expected_errors)]
@@ -267,38 +285,46 @@ async def scene(town: tuple[Town, Rig]) -> AsyncIterator[Scene]:
 
 # -- the steps a move is stopped at
 
-Stop = Callable[[Rig], Gate]
+Stop = Callable[[Rig, str, str, str], Gate]
 STOPS: dict[str, Stop] = {
-    "asked": lambda rig: rig.link(A, B, Kind.MOVE_ASK),
-    "reserved": lambda rig: rig.link(B, A, Kind.MOVE_RESERVED),
-    "marking": lambda rig: rig.etcd(A, "mark", Etcds.BEFORE),
-    "marked": lambda rig: rig.etcd(A, "mark", Etcds.AFTER),
-    "leaving": lambda rig: rig.vm(A, Out.LEAVING),
-    "packed": lambda rig: rig.vm(A, Out.LUGGAGE),
-    "flushing": lambda rig: rig.link(C, A, Kind.LINK_FLUSHED),
-    "sent": lambda rig: rig.link(A, B, Kind.MOVE_STATE),
-    "committing": lambda rig: rig.etcd(B, "commit", Etcds.BEFORE),
-    "committed": lambda rig: rig.etcd(B, "commit", Etcds.AFTER),
-    "seen late": lambda rig: rig.watch(A, B),
-    "seen late by a sender": lambda rig: rig.watch(C, B),
-    "flushed": lambda rig: rig.link(A, C, Kind.FLUSHED),
+    "asked": lambda rig, source, target, other: rig.link(source, target, Kind.MOVE_ASK),
+    "reserved": lambda rig, source, target, other: rig.link(target, source, Kind.MOVE_RESERVED),
+    "marking": lambda rig, source, target, other: rig.etcd(source, "mark", Etcds.BEFORE),
+    "marked": lambda rig, source, target, other: rig.etcd(source, "mark", Etcds.AFTER),
+    "leaving": lambda rig, source, target, other: rig.vm(source, Out.LEAVING),
+    "packed": lambda rig, source, target, other: rig.vm(source, Out.LUGGAGE),
+    "own words": lambda rig, source, target, other: rig.link(source, other, Kind.LINK_FLUSH),
+    "flushing": lambda rig, source, target, other: rig.link(other, source, Kind.LINK_FLUSHED),
+    "sent": lambda rig, source, target, other: rig.link(source, target, Kind.MOVE_STATE),
+    "committing": lambda rig, source, target, other: rig.etcd(target, "commit", Etcds.BEFORE),
+    "committed": lambda rig, source, target, other: rig.etcd(target, "commit", Etcds.AFTER),
+    "forwarding": lambda rig, source, target, other: rig.link(source, target, Kind.FORWARD),
+    "relaying": lambda rig, source, target, other: rig.link(source, target, Kind.FLUSH),
+    "seen late": lambda rig, source, target, other: rig.watch(source, target),
+    "seen late by another": lambda rig, source, target, other: rig.watch(other, target),
+    "flushed": lambda rig, source, target, other: rig.link(source, other, Kind.FLUSHED),
+    "flushed for the target": lambda rig, source, target, other: rig.link(source, target, Kind.FLUSHED),
 }
+UNDECIDED = list(STOPS)[: list(STOPS).index("committed")]
+"""The stops at which it is on the source still, as far as etcd knows."""
+ROUTES = {"away": (A, B, C), "home": (B, A, C), "on": (B, C, A)}
+"""From where, to where, and who looks on; it is born on A."""
 
 Fault = Callable[[Scene], Awaitable[None]]
 
 
 async def nothing(scene: Scene) -> None:
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.02)
 
 
 async def deadline(scene: Scene) -> None:
     await asyncio.sleep(scene.within + 0.1)
 
 
-def closes(one: str, other: str) -> Fault:
+def closes(one: int, other: int) -> Fault:
     async def close(scene: Scene) -> None:
         scene.may_lose = True
-        scene.links(one).close(other, "as the test wants it")
+        scene.links(scene.route[one]).close(scene.route[other], "as the test wants it")
         await asyncio.sleep(0.03)
 
     return close
@@ -306,32 +332,45 @@ def closes(one: str, other: str) -> Fault:
 
 async def killed(scene: Scene) -> None:
     scene.dies = scene.may_lose = True
-    scene.terminate(scene.pid, by=C)
+    scene.terminate(scene.pid, by=scene.route[2])
     await asyncio.sleep(0.03)
+
+
+async def a_watcher_dies(scene: Scene) -> None:
+    scene.terminate(scene.witnesses.pop(scene.route[2]))
+    await asyncio.sleep(0.02)
 
 
 FAULTS: dict[str, Fault] = {
     "nothing": nothing,
     "deadline": deadline,
-    "A closes to B": closes(A, B),
-    "B closes to A": closes(B, A),
-    "C closes to A": closes(C, A),
-    "B closes to C": closes(B, C),
+    "source closes to target": closes(0, 1),
+    "target closes to source": closes(1, 0),
+    "other closes to source": closes(2, 0),
+    "target closes to other": closes(1, 2),
     "killed": killed,
+    "a watcher dies": a_watcher_dies,
 }
 
 
-@pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_whatever_fails_at_any_step(scene: Scene, stop: str, fault: str) -> None:
-    scene.within = 0.3 if fault == "deadline" else 3.0
+def spread(stops: Iterable[str], faults: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Every step with every fault, each pair on one of the routes."""
+    pairs = [(stop, fault) for stop in stops for fault in faults]
+    routes = list(ROUTES)
+    return [(stop, fault, routes[(n + n // len(routes)) % len(routes)]) for n, (stop, fault) in enumerate(pairs)]
+
+
+@pytest.mark.parametrize(("stop", "fault", "route"), spread(STOPS, FAULTS))
+async def test_whatever_fails_at_any_step(scene: Scene, stop: str, fault: str, route: str) -> None:
+    await scene.take(route)
+    scene.within = 0.2 if fault == "deadline" else 3.0
     await stopped_at(scene, stop, FAULTS[fault])
     await scene.check()
 
 
 async def stopped_at(scene: Scene, stop: str, fault: Fault) -> None:
     """Move it, and let something happen at a step on the way."""
-    gate = STOPS[stop](scene.rig)
+    gate = STOPS[stop](scene.rig, *scene.route)
     async with asyncio.TaskGroup() as group:
         move = group.create_task(scene.move())
         await asyncio.wait_for(gate.reached.wait(), 3)
@@ -443,26 +482,155 @@ def lease_ends(node: str) -> Fault:
     return end
 
 
-LIVES_ON_A = ("asked", "reserved", "marking", "marked", "leaving", "packed", "flushing")
-LIVES_ON_B = ("committed", "seen late", "seen late by a sender", "flushed")
+LEASES = ["asked", "marked", "leaving", "packed", "flushing", "sent", "committing", "committed", "forwarding", "seen late"]
 
 
-@pytest.mark.parametrize("stop", STOPS)
-async def test_the_lease_of_the_source_ends(scene: Scene, stop: str) -> None:
-    await stopped_at(scene, stop, lease_ends(A))
-    await scene.registered(A)
-    if stop in LIVES_ON_A:
-        await scene.check_running(A)
-    elif stop in LIVES_ON_B:
-        await scene.check_running(B)
+@pytest.mark.parametrize(("stop", "fault", "route"), spread(LEASES, ["source"]))
+async def test_the_lease_of_the_source_ends(scene: Scene, stop: str, fault: str, route: str) -> None:
+    """One that is undecided lives on where it was born, unless its state was under way; a guest never does."""
+    await scene.take(route)
+    source, target, _ = scene.route
+    scene.dies = stop in UNDECIDED and (route != "away" or stop in ("sent", "committing"))
+    await stopped_at(scene, stop, lease_ends(source))
+    await scene.registered(source)
+    if not scene.dies:
+        await scene.check_running(source if stop in UNDECIDED else target)
     await scene.check()
 
 
-@pytest.mark.parametrize("stop", STOPS)
-async def test_the_lease_of_the_target_ends(scene: Scene, stop: str) -> None:
-    scene.dies = stop in LIVES_ON_B
-    await stopped_at(scene, stop, lease_ends(B))
-    await scene.registered(B)
+@pytest.mark.parametrize(("stop", "fault", "route"), spread(LEASES, ["target"]))
+async def test_the_lease_of_the_target_ends(scene: Scene, stop: str, fault: str, route: str) -> None:
+    await scene.take(route)
+    source, target, _ = scene.route
+    scene.dies = stop not in UNDECIDED
+    await stopped_at(scene, stop, lease_ends(target))
+    await scene.registered(target)
     if not scene.dies:
-        await scene.check_running(A)
+        await scene.check_running(source)
+    await scene.check()
+
+
+# -- what the target takes
+
+
+@pytest.mark.parametrize("stop", ["asked", "sent", "committing"])
+async def test_a_target_that_is_cordoned_takes_what_it_has_promised_to(scene: Scene, stop: str) -> None:
+    parts = scene.town.nodes[B]
+
+    async def cordon(scene: Scene) -> None:
+        await parts.cordon()
+
+    try:
+        await stopped_at(scene, stop, cordon)
+        await scene.check_running(A if stop == "asked" else B)
+    finally:
+        await parts.uncordon()
+    await scene.check()
+
+
+@pytest.mark.parametrize("stop", ["asked", "leaving", "sent", "committing", "committed"])
+async def test_the_host_goes_from_the_target(scene: Scene, stop: str) -> None:
+    hosts = scene.town.nodes[B].hosts
+    entry = hosts._running[HOST].entry
+    assert entry is not None
+    scene.senders = [sender for sender in scene.senders if not sender.startswith("{" + B)]
+    del scene.witnesses[B]
+    scene.dies = stop != "asked"
+    scene.expected_errors = ("a process came for a host that is gone",)
+
+    async def remove(scene: Scene) -> None:
+        await hosts.remove(HOST)
+
+    try:
+        await stopped_at(scene, stop, remove)
+        if not scene.dies:
+            await scene.check_running(A)
+        else:
+            await scene.check()
+    finally:
+        await hosts.put(entry)
+    if not scene.dies:
+        await scene.check()
+
+
+@pytest.mark.parametrize("stop", ["asked", "sent", "committing"])
+async def test_its_entry_goes(scene: Scene, stop: str) -> None:
+    registry = scene.town.nodes[B].registry
+    entry = registry.state.get("app:mover")
+    assert entry is not None
+
+    async def commit(operation: Operation) -> None:
+        committed = await registry.commit([operation], author="test")
+        for parts in scene.town.nodes.values():
+            await parts.registry.reached(committed.version)
+
+    scene.may_lose = True
+    try:
+        await stopped_at(scene, stop, lambda scene: commit(Delete("app:mover")))
+        if stop == "asked":
+            await scene.check_running(A)
+        scene.dies = not await scene.copies()
+        await scene.check()
+    finally:
+        await commit(Create(entry))
+
+
+async def test_a_target_that_is_full_refuses(scene: Scene) -> None:
+    hosts = scene.town.nodes[B].hosts
+    entry = hosts._running[HOST].entry
+    assert entry is not None
+    try:
+        await hosts.put(replace(entry, data={**entry.data, "host": {"max_processes": 2}}))
+        outcome = await scene.move()
+        assert outcome.verdict is Verdict.STAYED
+        assert "limit" in outcome.reason
+    finally:
+        await hosts.put(entry)
+    await scene.check()
+
+
+# -- order and what is said meanwhile
+
+
+@pytest.mark.parametrize("stop", ["packed", "sent", "committing", "committed", "seen late", "forwarding", "flushed"])
+async def test_whoever_asks_meanwhile_is_answered_and_who_begins_to_watch_hears_of_the_end(
+    scene: Scene, stop: str
+) -> None:
+    town = scene.town
+    late = {node: await town.spawn(node, "app:witness") for node in NODES}
+    answers: list[asyncio.Task[Any]] = []
+
+    async def ask(scene: Scene) -> None:
+        for node in NODES:
+            answers.append(asyncio.ensure_future(town.call(node, scene.pid, "tally")))
+            answers.append(asyncio.ensure_future(town.call(node, late[node], "monitor", scene.pid)))
+        await asyncio.sleep(0.05)
+
+    await stopped_at(scene, stop, ask)
+    for answer in await asyncio.gather(*answers):
+        assert answer.get("ok", True), answer
+    for node, one in late.items():
+        assert await town.call(node, one, "heard") == []
+    await scene.check()
+    for node, one in late.items():
+        assert [exit["from"] for exit in await town.call(node, one, "heard")] == [scene.pid]
+
+
+async def test_a_chain_of_moves_home_and_away_keeps_the_order(scene: Scene) -> None:
+    for source, to in ((A, B), (B, A), (A, C), (C, B), (B, C), (C, A)):
+        await moved(scene, to, source)
+    await scene.check()
+
+
+async def test_what_it_sent_is_not_overtaken_when_its_peer_moves_too(scene: Scene) -> None:
+    """What it told its peer waits on A for the answer to a flush while it goes to B, from where the way is free."""
+    gate = scene.rig.link(C, A, Kind.FLUSHED)
+    town = scene.town
+    assert (await town.nodes[C].moving.move(scene.peer, B)).moved
+    await asyncio.wait_for(gate.reached.wait(), 3)
+    async with asyncio.TaskGroup() as group:
+        move = group.create_task(scene.move())
+        await asyncio.sleep(0.15)
+        gate.open()
+        assert (await move).moved
     await scene.check()

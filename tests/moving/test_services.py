@@ -39,7 +39,8 @@ def service(handover: str = "stop-first", id: str = SERVICE, **options: Any) -> 
 async def three(servers: EmbeddedServers, cluster_name: str, tmp_path: Path) -> AsyncIterator[Town]:
     async with Town(servers, cluster_name, tmp_path) as built:
         for name in ("keeper", "collector", "numbering"):
-            built.entries = [*built.entries, program(name, "process", "channel", "time")]
+            built.entries = [*built.entries, program(name, "process", "channel", "time", "store")]
+        built.entries = [*built.entries, Entry("app:last", "store.kv.raft", {}, {"namespace": "last"})]
         yield built
 
 
@@ -127,15 +128,16 @@ async def test_one_that_moved_is_restarted_where_it_went_and_stops_there(three: 
 class Load:
     """Numbers sent by name from every node, and questions to it; ``async with`` sends and asks."""
 
-    def __init__(self, town: Town) -> None:
+    def __init__(self, town: Town, *nodes: str) -> None:
         self._town = town
+        self._nodes = nodes or NODES
         self.longest = 0.0
         """Seconds without an answer."""
 
     async def __aenter__(self) -> Load:
-        self.collector = await self._town.spawn("n3", "app:collector")
+        self.collector = await self._town.spawn(self._nodes[-1], "app:collector")
         await eventually(lambda: holder(self._town, "collector"), "the collector has its name")
-        self.senders = [await self._town.spawn(node, "app:numbering", "keeper", 5, "5ms") for node in NODES]
+        self.senders = [await self._town.spawn(node, "app:numbering", "keeper", 5, "5ms") for node in self._nodes]
         self._asking = asyncio.ensure_future(self._ask())
         return self
 
@@ -143,7 +145,7 @@ class Load:
         last = time.monotonic()
         while True:
             try:
-                await who(self._town, "n3", timeout=0.5)
+                await who(self._town, self._nodes[-1], timeout=0.5)
             except (ClusterError, TimeoutError):
                 pass
             else:
@@ -160,13 +162,13 @@ class Load:
         """End the senders; what was got of each, in the order it came to the collector."""
         sent = {}
         for pid in self.senders:
-            told = await self._town.call("n1", pid, "stop")
+            told = await self._town.call(self._nodes[-1], pid, "stop")
             assert told["failed"] == [], "a send by name was refused"
             sent[pid] = told["sent"]
         total = sum(sent.values())
 
         async def got() -> list[dict[str, Any]] | None:
-            rows = await self._town.call("n3", self.collector, "all")
+            rows = await self._town.call(self._nodes[-1], self.collector, "all")
             return rows if len(rows) >= total else None
 
         by_sender = defaultdict(list)
@@ -182,7 +184,7 @@ def numbers(rows: list[dict[str, Any]], by: str) -> list[int]:
 
 
 async def test_start_first_loses_doubles_and_reorders_no_message_by_name_and_always_answers(three: Town) -> None:
-    first = await begin(three, service("start-first", init="100ms", last_words="200ms"))
+    first = await begin(three, service("start-first", init="100ms", last_words="200ms", store="app:last"))
     former = holder(three)
     async with Load(three) as load:
         await asyncio.sleep(0.2)
@@ -192,6 +194,7 @@ async def test_start_first_loses_doubles_and_reorders_no_message_by_name_and_alw
     now = holder(three)
     assert now != former
     assert owner(three) not in ("", first)
+    assert rows(three, owner(three))[0]["restarts"] == 0, "neither was kept from writing"
     for rows_of_one in got.values():
         before, after = numbers(rows_of_one, former), numbers(rows_of_one, now)
         assert before
@@ -212,6 +215,19 @@ async def test_stop_first_is_unanswered_for_a_moment_only(three: Town) -> None:
         await asyncio.sleep(0.1)
     assert owner(three) != first
     assert rows(three, owner(three))[0]["restarts"] == 0, "its names were free when it started"
+    assert load.longest < 2.0
+
+
+async def test_a_node_that_stops_hands_over_before_it_ends(three: Town) -> None:
+    first = await begin(three, service("start-first", init="100ms"))
+    former = holder(three)
+    async with Load(three, *(node for node in NODES if node != first)) as load:
+        await asyncio.sleep(0.2)
+        await three.stop(first)
+        await asyncio.sleep(0.2)
+        got = await load.all_arrived()
+    assert holder(three) not in ("", former)
+    assert all({row["by"] for row in rows_of_one} == {former, holder(three)} for rows_of_one in got.values())
     assert load.longest < 2.0
 
 

@@ -100,10 +100,11 @@ end
 -- Hand what a message brought to who waits at a topic of raw values. A receiver wakes with the message beside the value,
 -- or with the channel, which keeps the rest of what its usual receiver was handed last: no table for each message.
 local function hand_raw(state, value, from, arrived, count)
-    local receiver = state.receiver
-    if receiver.co and (receiver == state.usual or not state.usual) then
-        state.usual, state.from, state.number, state.count = receiver, from, arrived, count
-        hand_over(state, value, state)
+    local receiver, usual = state.receiver, state.usual
+    if (receiver == usual or not usual and receiver.co) and not state.receivers then
+        state.from, state.number, state.count = from, arrived, count
+        state.receiver, state.usual = false, receiver
+        ready(receiver, value, state)
     else
         hand_over(state, value, new_message(value, state.topic, from, arrived, count))
     end

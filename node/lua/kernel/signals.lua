@@ -511,9 +511,11 @@ local function tell_new(process, new)
     end
 end
 
+-- One that is not known any more and was not where it was born has ended; any other may be there.
 local function forget_gone(process, gone)
     for pid in next, process.watchers or {} do
-        if gone[places.uniq_of(pid)] and not by_pid[pid] then
+        local place = gone[places.uniq_of(pid)]
+        if place and place ~= places.node_of(pid) then
             process.watchers[pid] = nil
         end
     end
@@ -525,8 +527,11 @@ local function moved(list)
     local new, gone = {}, {}
     for i = 1, #list do
         local uniq, node = list[i][1], list[i][2]
-        if places.put(uniq, node) then
-            (node == "" and gone or new)[uniq] = true
+        local before = places.put(uniq, node)
+        if node == "" then
+            gone[uniq] = before
+        elseif not before then
+            new[uniq] = node
         end
     end
     if next(new) == nil and next(gone) == nil then

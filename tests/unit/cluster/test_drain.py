@@ -120,7 +120,8 @@ class TestWhatBecomesOfEach:
         drain = drain_to("n2")
         of = Process("s", migratable=True, care=Care.SERVICE, service="app:s/0")
         look(drain, of, services=["app:s/0"])
-        assert drain.handle(MoveEnded("s", STAYED, "no")) == [Move("s", "n2")]
+        assert drain.handle(MoveEnded("s", STAYED, "no")) == []
+        assert drain.handle(Targets({"n2": 0})) == [Move("s", "n2")]
         assert drain.handle(MoveEnded("s", STAYED, "no")) == [HandOver("app:s/0")]
 
     def test_a_service_that_could_not_be_handed_over_is_left_and_its_processes_are_not_told_beside(self) -> None:
@@ -155,6 +156,14 @@ class TestMoves:
         assert drain.handle(MoveEnded("m", STAYED, "n3 is full")) == [Cancel("m")]
         assert drain.progress().reasons == {"n2 is full": 1, "n3 is full": 1}
         assert drain.handle(Deadline()) == [Kill("m")]
+
+    def test_the_only_node_is_asked_again_when_something_new_may_be_known_of_it(self) -> None:
+        drain = drain_to("n2")
+        look(drain, MOVABLE)
+        assert drain.handle(MoveEnded("m", STAYED, "no link to n2")) == []
+        assert look(drain, MOVABLE) == []
+        assert drain.handle(Targets({})) == []
+        assert drain.handle(Targets({"n2": 0})) == [Move("m", "n2")]
 
     def test_so_many_at_a_time_and_so_many_to_one_node(self) -> None:
         drain = drain_to("n2", "n3", at_once=5, per_target=2)
@@ -398,6 +407,7 @@ class Machine(RuleBasedStateMachine):
         self.targets = dict.fromkeys(NODES, 0)
         self.feed(Targets(dict(self.targets)))
         for _ in range(4 * self.number + 4):
+            self.feed(Targets(dict(self.targets)))
             for pid in list(self.moving):
                 del self.moving[pid]
                 process = self.here.pop(pid, None)
@@ -419,4 +429,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestAnything = Machine.TestCase
-TestAnything.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAnything.settings = settings(max_examples=3000, stateful_step_count=50, deadline=None)

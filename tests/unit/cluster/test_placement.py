@@ -18,6 +18,7 @@ from cluster.placement import (
     eligible,
     others,
     ranking,
+    successors,
     weight,
 )
 
@@ -311,3 +312,44 @@ def test_every_replica_is_claimed_once_and_survivors_keep_theirs(
         ready = any(m.state is NodeState.READY for m in members)
         wanted = {(s.id, replica) for s in services for replica in range(s.replicas)}
         assert set(held) == (wanted if ready else set(kept))
+
+
+class TestSuccessors:
+    SERVICES = (Service("s", 2), Service("t"))
+
+    def test_are_the_other_ready_nodes_that_may_take_it(self) -> None:
+        members = [member("a", NodeState.DRAINING), member("b"), member("c", NodeState.CORDONED), member("d")]
+        held = [claim("t", 0, "a")]
+        assert sorted(successors(("t", 0), self.SERVICES, members, held, Barred())) == ["b", "d"]
+        assert successors(("t", 0), self.SERVICES, members, held, Barred({("t", "b"): 99.0})) == ["d"]
+        assert successors(("t", 0), self.SERVICES, members, held, Barred(quarantined=["t"])) == []
+
+    def test_there_are_none_of_what_nobody_has_or_wants(self) -> None:
+        assert successors(("t", 0), self.SERVICES, MEMBERS, [], Barred()) == []
+        assert successors(("t", 0), [], MEMBERS, [claim("t", 0, "a")], Barred()) == []
+
+    def test_those_without_another_replica_come_first(self) -> None:
+        held = [claim("s", 0, "a"), claim("s", 1, "b")]
+        assert successors(("s", 0), self.SERVICES, MEMBERS, held, Barred()) == ["c", "b"]
+
+
+@given(owners=st.lists(st.sampled_from(NODES), min_size=1, max_size=6))
+def test_the_heir_is_who_would_claim_it_at_once_if_it_were_given_back(owners: list[str]) -> None:
+    services = [Service(f"s{i}") for i in range(len(owners))]
+    held = [claim(f"s{i}", 0, owner) for i, owner in enumerate(owners)]
+    members = [member(node, NodeState.DRAINING if node == owners[0] else NodeState.READY) for node in NODES]
+    heirs = successors(("s0", 0), services, members, held, Barred())
+    assert sorted([*heirs, owners[0]]) == NODES
+    for node in NODES:
+        placement = Placement(node)
+        placement.decide(services, members, held, 0.0)
+        plan = placement.decide(services, members, held[1:], 1.0)
+        assert plan.first == {("s0", 0): heirs[0]}
+        assert plan.actions == ([MakeClaim("s0", 0)] if node == heirs[0] else [])
+
+
+def test_a_claim_that_changes_its_node_is_claimed_by_nobody() -> None:
+    for node in NODES:
+        placement = Placement(node)
+        for turn, owner in enumerate(["a", "b", "c", "a"]):
+            assert placement.decide([Service("s")], MEMBERS, [claim("s", 0, owner)], 10.0 * turn).actions == []

@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.claims import Claim, Claims
 from cluster.etcd import Batch, KeyEvent, KeyValue
+from cluster.heirs import Heir, Heirs
 from cluster.keys import Keys
 from cluster.members import Description, Member, Members, NodeState
 from cluster.migration.items import Holding
@@ -110,3 +111,17 @@ def test_a_claim_that_changed_hands_in_a_re_list_is_two_changes() -> None:
     watch.show(put(KEYS.service("app:x", 0), b"b", 9), relist=True)
     assert changes == [(0, 5), (5, 0), (0, 9)]
     assert [claim.node for claim in claims.all()] == ["b"]
+
+
+def test_heirs_come_and_go_and_a_key_nobody_can_read_keeps_none_from_being_seen() -> None:
+    watch, heirs = watched(lambda w: Heirs(no_etcd(), w, KEYS, "a"))
+    told: list[int] = []
+    heirs.on_change(lambda: told.append(len(heirs.all())))
+    watch.show(put(f"{KEYS.heirs}nonsense", b"b", 4), put(KEYS.heir("app:x", 0), b"b", 5))
+    watch.show(put(KEYS.heir_begun("app:x", 0), b"b", 6))
+    assert heirs.all() == [Heir("app:x", 0, "b", 5)]
+    assert heirs.has_begun("app:x", 0)
+    watch.show(gone(KEYS.heir_begun("app:x", 0), 7), gone(KEYS.heir("app:x", 0), 7))
+    assert heirs.all() == []
+    assert not heirs.has_begun("app:x", 0)
+    assert told == [1, 1, 0]

@@ -49,6 +49,8 @@ def test_every_key_is_there() -> None:
         keys.name("<n>"),
         keys.service("<s>", 0),
         keys.service_state("<s>", 0),
+        keys.heir("<s>", 0),
+        keys.heir_begun("<s>", 0),
         keys.avoid("<s>", "<n>"),
         keys.suspect("<s>", 0),
         keys.quarantine("<s>"),

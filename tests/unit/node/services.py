@@ -457,6 +457,9 @@ class Services:
         surroundings: Any = (self.host.ports, self.claims, *barring, self.members, Keys("c"), self.lease)
         self.heirs, self.names = Heirs(self.claims, self.lease), Names()
         self.straggling: list[int] = []
+        self.all_arrived = asyncio.Event()
+        """Whether nothing is on its way any more by names that changed hands."""
+        self.all_arrived.set()
         more: Any = (self.heirs, self.names, self._stragglers)
         self.supervisor = Supervisor(NODE, 1, *surroundings, lambda name: None, self._announce, *more)
         self.had: dict[str, Entry] = {}
@@ -488,6 +491,7 @@ class Services:
 
     async def _stragglers(self, revision: int, within: float) -> bool:
         self.straggling.append(revision)
+        await self.all_arrived.wait()
         return True
 
     def _announce(self, kind: str, service: str) -> None:

@@ -214,11 +214,15 @@ class TestAnOwner:
                 world.heirs.begun[KEY] = 1
                 await asyncio.sleep(1)
                 assert world.host.cancelled == []
+                world.all_arrived.clear()
                 world.claims.move(*KEY, "n2", 900)
                 assert world.supervisor.is_handed_on(pid, 900), "what comes by its former names is still for it"
                 assert not world.supervisor.is_handed_on(pid, 899)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(1)
                 assert world.straggling == [900]
+                assert world.host.cancelled == []
+                world.all_arrived.set()
+                await asyncio.sleep(0.1)
                 assert world.host.cancelled == [(pid, b"node n2 runs it now")]
                 assert await given_away == ""
                 await asyncio.sleep(0.1)

@@ -265,6 +265,20 @@ def test_a_message_by_name_is_taken_when_the_senders_watch_is_ahead_of_ours(rout
     assert len(items(router)) == 1
 
 
+def test_a_message_by_a_name_that_was_handed_on_is_still_for_who_had_it(router: Router, names: Names) -> None:
+    router.applied = lambda: 50
+    names.held["counter"] = Registered("{n3@app:processes|3-4}", 50, Scope.CONSISTENT)
+    router.route(message(OWN, name=b"counter", revision=41))
+    assert items(router) == []
+    router.is_handed_on = lambda pid, revision: (pid, revision) == (OWN, 50)
+    router.route(message(OWN, name=b"counter", revision=41))
+    assert len(items(router)) == 1
+    router.route(message(OWN, name=b"counter", revision=50))
+    router.by_name_allowed = lambda lease: False
+    router.route(message(OWN, name=b"counter", revision=41))
+    assert len(items(router)) == 1, "not by the new one's name, and not when the lease is over"
+
+
 def test_a_local_name_works_without_a_lease_and_a_cluster_name_does_not(router: Router, names: Names) -> None:
     router.by_name_allowed = lambda lease: False
     router.applied = lambda: 41

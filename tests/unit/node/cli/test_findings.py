@@ -77,6 +77,12 @@ class TestMissingNodes:
         assert not troubles(nodes={"a": seen(expected_nodes=expected), "b": seen()})
 
 
+def test_of_a_draining_node_it_names_both_ways_back() -> None:
+    found = one(members=[member("a"), member("b", NodeState.DRAINING)])
+    assert found.says == "b is draining: it gets no new work"
+    assert "`wippy uncordon b`" in found.remedy
+
+
 def test_of_a_cordoned_node_it_names_the_verb_that_ends_that() -> None:
     found = one(members=[member("a"), member("b", NodeState.CORDONED)])
     assert found.says == "b is cordoned: it gets no new work"

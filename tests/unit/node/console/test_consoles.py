@@ -160,6 +160,37 @@ async def test_a_message_for_a_line_that_was_stopped_is_not_lost(world: ConsoleW
     assert await console.value("receive()") == '"late"\n1\n"{n1@node:test|1-1s}"'
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("waiting", ["process.inbox():receive()", "channel.select({ process.inbox() })"])
+async def test_messages_keep_their_order_though_a_line_that_waited_was_stopped(
+    world: ConsoleWorld, console: Console, waiting: str, at_once: bool
+) -> None:
+    await console.begin(waiting)
+    await console.poll(0.1)
+    await console.ask("stop", number=console.line)
+    if not at_once:
+        await console.until("done")
+    for number in range(5):
+        world.port.cast([1, console.pid.encode(), world.port.pid, 0, b"m", [number], b"", 0])
+    shown = [(await console.until("message"))["text"][-1] for _ in range(5)]
+    assert shown == ["0", "1", "2", "3", "4"]
+
+
+async def test_a_message_that_comes_to_a_stopped_line_while_another_runs_is_not_lost(
+    world: ConsoleWorld, console: Console
+) -> None:
+    await console.value("also = process.inbox() coroutine.spawn(function() first = also:receive() end)")
+    await console.begin("also:receive()")
+    await console.poll(0.1)
+    await console.ask("stop", number=console.line)
+    await console.until("done")
+    await world.send(console.pid, "one")
+    await console.begin("require('time').sleep('300ms')")
+    await world.send(console.pid, "two")
+    assert (await console.until("message"))["text"].startswith("two from ")
+    assert await console.value("first:topic(), receive()") == '"one"\n"two"\nnil\n"{n1@node:test|1-1s}"'
+
+
 async def test_stop_means_one_line(console: Console) -> None:
     await console.value("1")
     assert not (await console.ask("stop", number=1))["told"]
@@ -323,7 +354,7 @@ async def test_messages_are_never_lines(world: ConsoleWorld, console: Console) -
     assert await console.value("x") == "nil"
 
 
-async def test_a_process_can_not_make_itself_a_console(world: ConsoleWorld) -> None:
+async def test_a_process_can_not_make_itself_a_console(world: ConsoleWorld, console: Console) -> None:
     exits = []
     world.port.on_exit = exits.append
     await world.spawn("node:console")
@@ -332,6 +363,7 @@ async def test_a_process_can_not_make_itself_a_console(world: ConsoleWorld) -> N
             await asyncio.sleep(0.01)
     assert exits[0].error is not None
     assert exits[0].error["kind"] == "PermissionDenied"
+    assert "is no console" in exits[0].error["message"]
 
 
 async def test_no_program_has_the_module_of_the_prompt(world: ConsoleWorld) -> None:

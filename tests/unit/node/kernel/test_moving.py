@@ -166,6 +166,17 @@ class TestWhoCannotLeave:
         assert state_of(nodes, pid)[b"result"] is True
         assert log_of(nodes, pid) == []
 
+    def test_one_that_opts_out_before_it_looked_has_no_event(self, world: World) -> None:
+        pid = world.spawn_body(
+            """process.set_options({ migratable = true }) local inbox, events = process.inbox(), process.events()
+            inbox:receive() process.set_options({ migratable = false })
+            return channel.select({ events:case_receive(), default = true }).default"""
+        )
+        world.run([In.MIGRATE, pid, 1, b"n2", DEADLINE])
+        world.send(pid, "go")
+        assert world.exit_of(pid)[5] is True
+        assert [item[:3] for item in of_kind(world.out, Out.UNMOVABLE)] == [[Out.UNMOVABLE, pid, 1]]
+
 
 class TestBeingAsked:
     def test_the_event_says_where_to_and_until_when(self, world: World) -> None:
@@ -266,7 +277,9 @@ class TestTheMove:
             process.events():receive() process.upgrade("app:second", 1, nil, 3) end }""",
         )
         nodes.worlds[b"n1"].entry(
-            "app:second", "return { main = function(...) local a, b, c = ... return { process.id(), select('#', ...), a, b == nil, c } end }"
+            "app:second",
+            """return { main = function(...) local a, b, c = ...
+            return { process.id(), select('#', ...), a, b == nil, c } end }""",
         )
         pid = nodes.spawn("app:first")
         nodes.ask(pid)
@@ -328,6 +341,20 @@ class TestTheMove:
         log_of(nodes, pid)
         assert counts() == {b"live": 1, b"spawned": 1, b"sent": 2, b"received": 2}
 
+    def test_what_it_sent_by_name_keeps_its_order(self, nodes: TwoNodes) -> None:
+        pid, first, later = nodes.spawn("app:keeper"), b"{n3@app:x|9-1}", b"{n3@app:x|9-2}"
+        for world in nodes.worlds.values():
+            world.run([In.NAME, b"name", first, 5])
+        do(nodes, pid, b"send", b"name")
+        (sent,) = [item for item in nodes.worlds[b"n1"].out if item[0] == Kind.MESSAGE and item[1] == first]
+        do(nodes, pid, b"send", later)
+        nodes.move(pid)
+        world = nodes.worlds[b"n2"]
+        world.run([In.NAME, b"name", later, 6])
+        (letter,) = world.run([int(Kind.RETURN), pid, first, 0, *sent[4:]])
+        assert letter[0] == Out.DEAD_LETTER
+        assert letter[-1] == b"stale_name_overtaken"
+
     def test_the_rows_of_the_list_say_how_far_it_is(self, nodes: TwoNodes) -> None:
         world = nodes.worlds[b"n1"]
         world.entry(
@@ -355,7 +382,9 @@ class TestTheMove:
             f"""local time = require("time") return {{ main = function(again)
             process.set_options({{ migratable = true }})
             if again then process.inbox():receive() return end
-            coroutine.spawn(function() while true do time.sleep("10ms") process.send("{OUTSIDE.decode()}", "tick", 1) end end)
+            coroutine.spawn(function()
+                while true do time.sleep("10ms") process.send("{OUTSIDE.decode()}", "tick", 1) end
+            end)
             local ticks = time.ticker("10ms")
             process.events():receive() process.upgrade(nil, true) end }}""",
             modules=("time", "coroutine"),
@@ -606,6 +635,23 @@ class TestReachingIt:
         out = world.run([int(Kind.MESSAGE), beside, OUTSIDE, 0, b"go", [5], b"", 0])
         assert [item[:3] for item in of_kind(out, Kind.MESSAGE)] == [[Kind.MESSAGE, pid, beside]]
 
+    def test_one_that_stayed_and_is_forgotten_is_reached(self, nodes: TwoNodes, sender: bytes) -> None:
+        pid = nodes.spawn("app:keeper")
+        beside, watcher = nodes.spawn(sender.decode(), pid), nodes.spawn("app:keeper")
+        freeze(nodes, pid)
+        nodes.settle(pid, stays=True)
+        nodes.run()
+        nodes._moved.clear()
+        nodes.worlds[b"n1"].run([In.MOVED, [[uniq_of(pid), b""]]])
+        nodes.send(beside, "go", 5)
+        assert do(nodes, watcher, b"monitor", pid) is True
+        assert do(nodes, pid, b"monitor", watcher) is True
+        assert log_of(nodes, pid) == [5]
+        assert nodes.messages("failed") == []
+        nodes.send(watcher, "do", [b"fail"])
+        nodes.run()
+        assert [event[b"kind"] for event in log_of(nodes, pid)[1:]] == [b"pid.exit"]
+
     @pytest.mark.parametrize("watcher_node", [b"n1", b"n2"])
     @pytest.mark.parametrize("moves", [1, 2, 3])
     def test_its_watchers_hear_once_of_its_end(self, nodes: TwoNodes, watcher_node: bytes, moves: int) -> None:
@@ -694,6 +740,47 @@ class TestReachingIt:
         nodes.run()
         (exit,) = nodes.exits(linked)
         assert exit[6][b"message"].startswith(b"linked process failed: " + pid)
+
+    def test_its_end_comes_behind_the_answer_to_who_begins_to_watch(self, nodes: TwoNodes) -> None:
+        """Else the watcher would hear of an end before it watches, and never again."""
+        pid = nodes.spawn("app:keeper")
+        nodes.move(pid)
+        watcher = nodes.spawn("app:keeper", node=b"n2")
+        world = nodes.worlds[b"n2"]
+        nodes.send(watcher, "do", [b"monitor", pid])
+        asked = world.run()
+        assert [item[0] for item in asked] == [Kind.MONITOR]
+        out = world.run(*asked, [int(Kind.MESSAGE), pid, OUTSIDE, 0, b"do", [[b"fail"]], b"", 0])
+        assert [item[0] for item in out if item[1] == watcher] == [Kind.REPLY, Kind.EXIT]
+        world.run(*[item for item in out if item[1] == watcher])
+        (event,) = log_of(nodes, watcher)
+        assert event[b"kind"] == b"pid.exit"
+
+    def test_one_that_it_watches_is_not_waited_for(self, nodes: TwoNodes) -> None:
+        """Its watch is asserted anew when it comes; what answers that holds nothing up."""
+        nodes.worlds[b"n1"].entry(
+            "app:waits",
+            """return { main = function(pid)
+            process.set_options({ migratable = true })
+            if pid then process.monitor(pid) process.events():receive() process.upgrade(nil, false) end
+            if pid == false then process.events():receive() process.upgrade() end
+            channel.new():receive() end }""",
+        )
+        world = nodes.worlds[b"n2"]
+        pid = nodes.worlds[b"n1"].spawn("app:waits", b"{n3@app:x|9-1}")
+        (asked,) = of_kind(nodes.worlds[b"n1"].out, Kind.MONITOR)
+        nodes.worlds[b"n1"].run([int(Kind.REPLY), pid, asked[1], asked[3], 0, True])
+        nodes._tell(pid, b"n1")
+        nodes.worlds[b"n1"].run([In.MIGRATE, pid, 1, b"n2", DEADLINE])
+        (luggage,) = of_kind(nodes.worlds[b"n1"].run([In.FREEZE, pid, 1]), Out.LUGGAGE)
+        (asked,) = of_kind(world.run([In.ADOPT, pid, luggage[3], b""]), Kind.MONITOR)
+        assert asked[1:3] == [b"{n3@app:x|9-1}", pid]
+        assert [item[0] for item in world.run([In.MIGRATE, pid, 2, b"n1", DEADLINE])] == [Out.LEAVING]
+        world.run([int(Kind.REPLY), pid, asked[1], asked[3], 2, None])
+        (luggage,) = of_kind(world.run([In.FREEZE, pid, 2]), Out.LUGGAGE)
+        out = nodes.worlds[b"n1"].run([In.ADOPT, pid, luggage[3], b""])
+        assert [item[0] for item in of_kind(out, Kind.MONITOR)] == [Kind.MONITOR]
+        assert b"all coroutines blocked" in nodes.worlds[b"n1"].exit_of(pid)[6][b"message"]
 
     def test_a_monitor_from_beside_it_begins_and_ends(self, nodes: TwoNodes) -> None:
         pid = nodes.spawn("app:keeper")
@@ -833,11 +920,64 @@ class TestTheWayOut:
         assert out[0] == [Out.WATCHES, pid, other, 1, False]
         assert sorted(out[1][4]) == [[OUTSIDE, 1]]
 
+    def test_what_streamed_into_it_ends_and_what_it_claimed_is_given_up(self) -> None:
+        half = 'return function(env) return { open = function() return env.stream("feed", "open") end } end'
+        world = World(modules={"feed": half})
+        world.handlers[(b"feed", b"open")] = lambda *_: [True]
+        define(world)
+        world.entry(
+            "app:streams",
+            f"""return {{ main = function(again) process.set_options({{ migratable = true }})
+            if again then process.inbox():receive() return end
+            local fed = require("feed").open()
+            coroutine.spawn(function()
+                while true do process.send("{OUTSIDE.decode()}", "fed", (fed:receive())) end
+            end)
+            coroutine.spawn(function()
+                process.with_context({{}}):with_name("n"):spawn("app:quiet", "app:processes")
+            end)
+            process.events():receive() process.upgrade(nil, true) end }}""",
+            modules=("feed", "coroutine"),
+        )
+        pid = world.spawn("app:streams")
+        (claim,) = of_kind(world.out, Out.CALL)
+        assert world.run([In.MIGRATE, pid, 1, b"n2", DEADLINE], [In.FEED, 1, 5]) == []
+        out = world.run([In.ANSWER, claim[1], None, [True]])
+        assert [item[:2] for item in out] == [[Out.ENDED, claim[6][1]], [Out.UPGRADED, pid], [Out.LEAVING, pid]]
+
+    def test_a_stop_does_not_take_it_for_one_that_knows_nothing(self, nodes: TwoNodes) -> None:
+        pid, world = nodes.spawn("app:keeper"), nodes.worlds[b"n1"]
+        world.patience = 4.0
+        world.run([In.MIGRATE, pid, 1, b"n2", DEADLINE], [In.STOP, b"shutdown", 60])
+        assert not world.has_ended(pid)
+        (luggage,) = of_kind(world.run([In.FREEZE, pid, 1]), Out.LUGGAGE)
+        nodes._moved[uniq_of(pid)] = b"n2"
+        nodes.worlds[b"n2"].run([In.ADOPT, pid, luggage[3], b""])
+        (event,) = log_of(nodes, pid)
+        assert (event[b"kind"], event[b"reason"]) == (b"pid.cancel", b"shutdown")
+
     def test_a_deadlock_is_none_while_it_waits(self, nodes: TwoNodes) -> None:
         pid, world = nodes.spawn("app:keeper"), nodes.worlds[b"n1"]
         world.run([In.MIGRATE, pid, 1, b"n2", DEADLINE])
         world.run()
         assert not world.has_ended(pid)
+
+    def test_one_that_is_asked_again_on_its_way_leaves_under_the_later_number(self, calls: World) -> None:
+        pid = calls.spawn("app:caller", b"operation")
+        (asked,) = of_kind(calls.out, Out.CALL)
+        calls.run([In.MIGRATE, pid, 1, b"n2", DEADLINE], [In.MIGRATE, pid, 2, b"n3", DEADLINE])
+        assert calls.run([In.ANSWER, asked[1], None, [True]]) == [[Out.LEAVING, pid, 2, b"app:caller"]]
+        out = calls.run([In.MIGRATE, pid, 3, b"n2", DEADLINE])
+        assert out == [[Out.LEAVING, pid, 3, b"app:caller"]]
+
+    def test_one_that_nobody_was_told_of_is_sent_for_all_the_same(self, nodes: TwoNodes) -> None:
+        pid, watcher, world = nodes.spawn("app:keeper"), nodes.spawn("app:keeper"), nodes.worlds[b"n1"]
+        do(nodes, watcher, b"monitor", pid)
+        world.run([In.MIGRATE, pid, 1, b"n2", DEADLINE])
+        out = world.run([In.FREEZE, pid, 1])
+        assert [item[:3] for item in of_kind(out, Out.WATCHES)] == [[Out.WATCHES, watcher, pid]]
+        out = world.run([int(Kind.MESSAGE), watcher, OUTSIDE, 0, b"do", [[b"send", pid]], b"", 0])
+        assert [item[1] for item in of_kind(out, Kind.MESSAGE)] == [pid]
 
 
 class TestFrozen:
@@ -879,6 +1019,14 @@ class TestFrozen:
         nodes.settle(pid, stays=True)
         (event,) = log_of(nodes, pid)
         assert (event[b"kind"], event[b"sources"]) == (b"pid.outdated", [b"app:keeper"])
+
+    def test_one_that_goes_on_has_the_limits_of_now(self, nodes: TwoNodes) -> None:
+        pid, world = nodes.spawn("app:keeper"), nodes.worlds[b"n1"]
+        freeze(nodes, pid)
+        world.kernel.change(VmConfig(mailbox_limit=77))
+        nodes.settle(pid, stays=True)
+        nodes.run()
+        assert world.query(b"inspect", pid)[b"mailbox_limit"] == 77
 
     def test_it_hears_of_a_node_that_went_meanwhile(self, nodes: TwoNodes) -> None:
         pid, watched = nodes.spawn("app:keeper"), nodes.spawn("app:quiet", node=b"n2")

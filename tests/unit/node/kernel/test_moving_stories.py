@@ -69,8 +69,8 @@ TRAVELLER = """
     return { main = main }
 """.replace("OUTSIDE", f'"{OUTSIDE.decode()}"')
 """Logs what it is sent. ``waits``: by a coroutine at the inbox alone, at the inbox and at three topics, or the main one
-at the inbox and others at the topics. Between a receive and the log is no point where it could be made to give way: what
-a coroutine has taken and not noted is the program's loss."""
+at the inbox and others at the topics. Between a receive and the log is no point where it could be made to give way:
+what a coroutine has taken and not noted is the program's loss."""
 
 SENDER = """return { main = function(pid)
     local inbox, last = process.inbox(), 0

@@ -207,8 +207,8 @@ def test_arguments_of_a_wrong_type_raise(world: World, call: str, message: str) 
 
 
 NAMES = {
-    "cancel", "event", "events", "exec", "fence", "get_options", "id", "inbox", "link", "listen", "monitor", "move", "pid",
-    "registry", "send", "set_options", "spawn", "spawn_linked", "spawn_linked_monitored", "spawn_monitored",
+    "cancel", "event", "events", "exec", "fence", "get_options", "id", "inbox", "link", "listen", "monitor", "move",
+    "pid", "registry", "send", "set_options", "spawn", "spawn_linked", "spawn_linked_monitored", "spawn_monitored",
     "terminate", "unlink", "unlisten", "unmonitor", "upgrade", "with_context", "with_options",
 }  # fmt: skip
 

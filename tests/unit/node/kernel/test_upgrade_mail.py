@@ -52,7 +52,9 @@ RECEIVERS = {
         " channel.select({ no:case_receive(), ch:case_receive() }) end)"
     ),
     "a topic": "local ch = process.listen('m') coroutine.spawn(function() ch:receive() end)",
-    "a topic with messages": "local ch = process.listen('m', { message = true }) coroutine.spawn(function() ch:receive() end)",
+    "a topic with messages": (
+        "local ch = process.listen('m', { message = true }) coroutine.spawn(function() ch:receive() end)"
+    ),
     "a select on a topic": (
         "local ch = process.listen('m') coroutine.spawn(function() channel.select({ ch:case_receive() }) end)"
     ),
@@ -216,8 +218,8 @@ def test_under_load_nothing_is_lost_doubled_or_reordered(world: World, coroutine
     world.entry(
         "app:loaded",
         """local function main(log, coroutines, rounds)
-            local inbox, raw, whole = process.inbox(), process.listen("raw"), process.listen("whole", { message = true })
-            local own = channel.new()
+            local inbox, raw, own = process.inbox(), process.listen("raw"), channel.new()
+            local whole = process.listen("whole", { message = true })
             subscribe("own", own)
             local function take(ch, name, data)
                 for _ = 1, coroutines do

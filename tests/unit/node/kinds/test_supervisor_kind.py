@@ -37,6 +37,7 @@ def problems(data: dict[str, Any], *others: Entry) -> list[str]:
         ({"strategy": "dynamic"}, "strategy dynamic needs a template"),
         ({"strategy": "dynamic", "template": TEMPLATE, "children": [CHILD]}, "strategy dynamic needs a template"),
         ({"template": TEMPLATE}, "template needs strategy: dynamic, got one_for_one"),
+        ({"lifecycle": {"handover": "start-first"}}, "start-first is for process.service"),
         ({"children": [CHILD, CHILD]}, "two children are named 'a'"),
         ({"children": [CHILD | {"shutdown": "soon"}]}, "expected kill, infinity or a duration such as 5s, got 'soon'"),
         ({"children": [CHILD | {"shutdown": "0s"}]}, "expected a time above 0, or kill"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import CallTimeout, NameTaken, Unavailable
+from cluster.heirs import Inherited
 from cluster.names import Registered, Scope
 from node.modules.names import NamesModule
 
@@ -66,6 +67,26 @@ class TestRegister:
         error = await asker.error("names", "register", b"room", OTHER, 2, pid=OTHER)
         assert error[b"kind"] == b"AlreadyExists"
         assert error[b"details"] == {b"by": OWN}
+
+    @pytest.mark.parametrize("inherited", list(Inherited))
+    async def test_a_name_of_the_one_it_takes_over_from_is_waited_for(
+        self, asking: Any, names: FakeNames, inherited: Inherited
+    ) -> None:
+        asked: list[tuple[str, str, Scope, str]] = []
+
+        async def inherit(*question: Any) -> Inherited:
+            asked.append(question)
+            names.held.clear()
+            return inherited
+
+        asker = await asking(NamesModule(names, "node-1", lambda: LEASE, inherit=inherit))
+        names.held["room", Scope.CONSISTENT] = (OTHER.decode(), LEASE)
+        if inherited is Inherited.NO:
+            assert (await asker.error("names", "register", b"room", OWN, 2))[b"kind"] == b"AlreadyExists"
+        else:
+            assert await asker.value("names", "register", b"room", OWN, 2) is True
+        assert asked == [(OWN.decode(), "room", Scope.CONSISTENT, OTHER.decode())]
+        assert bool(names.held) is (inherited is Inherited.AGAIN), "it is asked for again when it may be free"
 
     @pytest.mark.parametrize("scope", list(Scope))
     async def test_every_scope_is_served(self, asker: Any, names: FakeNames, scope: Scope) -> None:

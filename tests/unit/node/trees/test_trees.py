@@ -442,6 +442,19 @@ async def test_a_significant_child_needs_a_supervisor_that_counts_it(net: Net) -
     assert refused.value.kind == "Invalid"
 
 
+async def test_each_supervisor_is_told_with_the_top_of_its_tree_on_its_node(net: Net) -> None:
+    net.supervisor("top", children=[below("inner", "n1"), below("far", "n2")])
+    net.supervisor("inner", children=[child("a", "n1")])
+    net.supervisor("far", children=[child("b", "n2")])
+    pid = (await net.start("top", "n1")).decode()
+    await net.runs("a", "b")
+    told = {one.entry: one for one in net.nodes["n1"].trees.overseen()}
+    assert (told["app:top"].pid, told["app:top"].is_owned, told["app:top"].top) == (pid, False, pid)
+    assert (told["app:inner"].parent, told["app:inner"].is_owned, told["app:inner"].top) == (pid, True, pid)
+    (far,) = net.nodes["n2"].trees.overseen()
+    assert (far.parent, far.is_owned, far.top) == (pid, True, far.pid)
+
+
 async def test_a_draining_node_gives_its_children_away(net: Net) -> None:
     net.supervisor("top", children=[child(name, "any", restart="transient") for name in "abc"])
     await net.start("top", "n1")
