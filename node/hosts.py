@@ -180,6 +180,12 @@ class Hosts:
         """Wait until every VM has done what it was given so far. Raises TimeoutError."""
         await asyncio.gather(*(_ask(worker, b"idle") for worker in self._answering()))
 
+    async def look(self, pid: str, slot: int) -> dict[str, Any] | None:
+        """A process as in the list of all, None when the VM in ``slot`` has none of that PID."""
+        workers = [worker for worker in self._answering() if worker.vm.slot == slot]
+        found = await _ask(workers[0], b"look", pid.encode()) if workers else None
+        return None if found is None else dict(to_text(found))
+
     async def inspect(self, pid: str, slot: int) -> dict[str, Any] | None:
         """Everything the VM in ``slot`` knows of a process, None when it has none of that PID."""
         for running in self._running.values():

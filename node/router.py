@@ -354,13 +354,17 @@ class Router:
         if held is not None and held.pid.encode() == envelope[1] and revision in (held.revision, 0):
             if held.revision == 0 or self.by_name_allowed(held.lease):
                 return True
-        elif revision > self.applied() and self.by_name_allowed(0):
-            return True
-        elif held is not None and 0 < revision < held.revision and self.by_name_allowed(0):
-            if self.is_handed_on(envelope[1], held.revision):
+        elif revision > self.applied():
+            if self.by_name_allowed(0):
                 return True
+        elif held is not None and self._had_name(envelope[1], revision, held.revision):
+            return True
         self._refuse_stale(envelope, name)
         return False
+
+    def _had_name(self, pid: bytes, revision: int, now: int) -> bool:
+        """Whether the process had the name when it was resolved, and gave it to the one that has it ``now``."""
+        return 0 < revision < now and self.by_name_allowed(0) and self.is_handed_on(pid, now)
 
     def _refuse_stale(self, envelope: Envelope, name: str) -> None:
         """Back to a sender that takes it back; the answer to one that waits for one. Both carry the revision we are

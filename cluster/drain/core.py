@@ -256,7 +256,10 @@ class Drain:
             return []
         self._is_late = True
         alone = self._processes.standing(Phase.ALONE).values()
-        ending = [*self._processes.standing(Phase.ASKED).values(), *(one for one in alone if one.process.is_call)]
+        ending = [
+            *self._processes.standing(Phase.ASKED).values(),
+            *(one for one in alone if one.process.is_call and one.process.care is Care.NOBODY),
+        ]
         return [action for resident in ending for action in self._end(resident)]
 
     # -- what is done next

@@ -414,7 +414,8 @@ class MoveCore:
 
     def asked(self, source: str, attempt: int) -> list[Action]:
         """Another node wants to move the process here. The shell has looked at its code, limits and readiness."""
-        awaited = self.arrival is not None and (self.arrival.has_parcel or self.arrival.source != source)
+        # a place reserved for a state that has not come is the next one's: its process is elsewhere, or asks again
+        awaited = self.arrival is not None and self.arrival.has_parcel
         has_it = self.place in (Place.RUNS, Place.ENDED) or awaited
         if has_it or self._own is None:
             reason = "it has an earlier state of the process" if has_it else "its lease is over"

@@ -117,8 +117,9 @@ class Departure:
     def reserved(self, node: str, attempt: int) -> list[Action]:
         if self.step is not Step.RESERVING or Target(node, attempt) != self.target:
             return []
+        if self._own is None:
+            return self.give_up("the lease of this node is over")
         self.step = Step.MARKING
-        assert self._own is not None
         return [self._ask_etcd(self._transactions.mark(self._seen, self._own.lease))]
 
     def refused(self, node: str, attempt: int, reason: str) -> list[Action]:
@@ -249,7 +250,7 @@ class Departure:
         """``is_over``: the peer's registration has ended, nobody there has to get anything in order any more."""
         gone = frozenset(watcher for watcher in self.luggage.watchers if watcher.node == peer)
         self.luggage = replace(self.luggage, watchers=self.luggage.watchers - gone)
-        if peer == self.target.node and (not self.is_frozen or self.step is Step.SENT):
+        if peer == self.target.node:
             return self.give_up(f"the link to node {peer} closed")
         if self.step is not Step.FLUSHING or peer not in self._awaited:
             return []

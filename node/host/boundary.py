@@ -16,7 +16,7 @@ messages ``[[topic, payloads], ...]``, context, tracked, timeout in milliseconds
     [43, name, pid | b"", revision]         a name changed hands, or is free
     [44, [ids]]                             entries changed: forget their code, and what imports them
     [45, node, reason]                      the node, or the link to it, is gone
-    [46, query, what, argument]             b"list" | b"inspect" | b"counters" | b"mail"; answered by [54]
+    [46, query, what, argument]             b"list" | b"look" | b"inspect" | b"counters" | b"mail" ...; answered by [54]
     [47, [nodes]]                           the nodes of the cluster as this one sees them
     [48, reason, grace_seconds, deadline]   CANCEL to every process, kill what is left after grace; then [55]. deadline
                                             is the end of it for the processes, in ms since 1970

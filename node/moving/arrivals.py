@@ -49,14 +49,17 @@ class Arrivals:
         if moved is None:
             moved = self._cores.known(uniq, peer)
             moved.gone_at = time.monotonic()
-        moved.coming = Coming(peer, attempt, time.monotonic())
-        self._cores.perform(moved, self._cores.core(moved).asked(peer, attempt))
+        core = self._cores.core(moved)
+        actions = core.asked(peer, attempt)
+        if core.arrival is not None and core.arrival.awaits(peer, attempt):
+            moved.coming = Coming(peer, attempt, time.monotonic())
+        self._cores.perform(moved, actions)
 
     def state(self, peer: str, envelope: Envelope, moved: Moved | None) -> None:
         _, _, _, attempt, chunk, of, part = envelope
         coming = moved.coming if moved is not None else None
         if moved is None or coming is None or (coming.source, coming.attempt) != (peer, attempt):
-            if chunk == 0:
+            if chunk in (0, of - 1):
                 self._refuse(peer, wire.uniq_of(envelope[1]), attempt, "there is no reservation any more")
             return
         if chunk != len(coming.parts) or coming.size + len(part) > wire.MOST_STATE:

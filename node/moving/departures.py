@@ -11,7 +11,7 @@ import structlog
 
 from cluster.envelope import Envelope
 from cluster.errors import BadPid
-from cluster.migration import MoveCore
+from cluster.migration import MoveCore, Place
 from cluster.migration.actions import Finished, Verdict
 from cluster.migration.belongings import MOST_HOLDINGS, Belongings, CannotMove
 from cluster.migration.items import Holding, Luggage
@@ -32,7 +32,7 @@ DECIDED_WITHIN = 5.0
 class Shown(Protocol):
     """What is needed of the hosts."""
 
-    async def inspect(self, pid: str, slot: int) -> dict[str, Any] | None: ...
+    async def look(self, pid: str, slot: int) -> dict[str, Any] | None: ...
 
 
 class Memberships(Protocol):
@@ -77,7 +77,7 @@ class Departures:
         elsewhere = self._cores.where(raw)
         if elsewhere != self._cores.node:
             return outcome(Verdict.STAYED, f"it does not run here but on node {elsewhere}")
-        shown = await self._hosts.inspect(pid, self._slot(raw))
+        shown = await self._hosts.look(pid, self._slot(raw))
         problem = _why_not(shown)
         if problem or shown is None:
             return outcome(Verdict.STAYED, problem)
@@ -98,7 +98,15 @@ class Departures:
             leaving.number = core.departure.target.attempt
         self._cores.perform(moved, actions)
         verdict, reason = await self._decided(moved, core, ended, within)
+        if leaving.is_unmovable and await self._hosts.look(pid, self._slot(raw)) is None:
+            self._ended_before(moved, core)
         return outcome(verdict, reason)
+
+    def _ended_before(self, moved: Moved, core: MoveCore) -> None:
+        """It ended before anything here knew that it was to move, so that nobody was told."""
+        if moved.core is core and core.place is Place.RUNS and core.departure is None:
+            moved.inbox = None
+            self._cores.perform(moved, core.exited())
 
     async def _decided(
         self, moved: Moved, core: MoveCore, ended: asyncio.Future[tuple[Verdict, str]], within: float
@@ -187,6 +195,7 @@ class Departures:
     def unmovable(self, moved: Moved, item: Envelope) -> None:
         """It can't leave, and goes on."""
         if moved.leaving is not None and moved.leaving.number == item[2] and moved.core is not None:
+            moved.leaving.is_unmovable = True
             self._cores.perform(moved, moved.core.deadline(item[3].decode("utf-8", "replace")))
 
     def _slot(self, pid: bytes) -> int:

@@ -45,6 +45,8 @@ class Leaving:
     held: list[tuple[Item, Way]] | None = None
     """What came since the process has handed over its state, until all before that is in its mailbox."""
     packed: bool = False
+    is_unmovable: bool = False
+    """Whether its VM has said that it can't leave, perhaps as it has ended."""
     watchers: frozenset[Watcher] = frozenset()
     """Whom the process would tell of its end, as it was frozen."""
 

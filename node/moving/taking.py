@@ -18,7 +18,7 @@ VERSION_WITHIN = timedelta(seconds=2)
 
 @dataclass(frozen=True)
 class Taking:
-    """Asks the node: is it ready, which host runs and has room for one more beside those that come, which entry is there.
+    """Asks the node: is it ready, which host runs, has it room beside so many that come, which entry is there.
     ``reached`` waits for a version of the registry and raises CallTimeout."""
 
     node: str

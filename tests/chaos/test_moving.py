@@ -24,7 +24,8 @@ from cluster.client import Client
 from cluster.embedded import EmbeddedServers
 from cluster.errors import ClusterError
 from cluster.etcd import Etcd
-from tests.chaos.nodes import LEASE_TTL, Cluster, eventually
+from cluster.fencing import EXIT_CODE
+from tests.chaos.nodes import LEASE_TTL, Cluster, Node, eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.chaos]
 
@@ -52,8 +53,8 @@ async def moving(own_servers: EmbeddedServers, cluster_name: str, tmp_path: Path
         try:
             yield cluster
         finally:
-            for log in sorted(tmp_path.glob("*.err")):
-                print(f"---- {log.name}\n{log.read_text()[-5000:]}")
+            for node in cluster.nodes.values():
+                print(f"---- {node.name}\n{node.err[-5000:]}")
 
 
 @dataclass
@@ -225,6 +226,18 @@ async def test_nodes_that_die_take_with_them_what_was_there_and_nothing_else(sce
         node.check_log()
 
 
+async def came_back(cluster: Moving, node: Node) -> None:
+    """It registers again; or it was stopped in the middle of a step, ends itself, and is started again."""
+
+    async def decided() -> bool:
+        return "node registered again" in node.err or node.process.poll() is not None
+
+    await eventually(decided, within=15, what="it registers again, or ends")
+    if node.process.poll() is not None:
+        assert node.process.returncode == EXIT_CODE, node.err
+        await cluster.start(node.name).ready()
+
+
 async def test_a_node_that_stood_still_past_its_lease_comes_back_without_its_guests(scene: Scene) -> None:
     async def deeds() -> None:
         victim = scene.dice.choice(NODES)
@@ -240,7 +253,7 @@ async def test_a_node_that_stood_still_past_its_lease_comes_back_without_its_gue
         await eventually(ended, within=LEASE_TTL * 2 + 5, what="its registration ends")
         await asyncio.sleep(max(0.0, LEASE_TTL + 1.5 - (time.monotonic() - stopped)))
         node.signal(signal.SIGCONT)
-        await node.says("node registered again", within=15)
+        await came_back(scene.cluster, node)
 
     await scene.while_moving(deeds)
     await scene.check()

@@ -154,7 +154,7 @@ MUTANTS = (
         "elif self.step not in ENDS:",
         "elif False:",
         "lapse",
-        118,
+        615,
     ),
     # messages
     one(

@@ -300,13 +300,17 @@ def test_who_watches_no_more_hears_nothing() -> None:
     assert core.epoch_ended("A") == []
 
 
-def test_a_source_that_asks_again_gets_its_place_again_and_no_other_does() -> None:
+def test_who_asks_last_gets_the_place_until_a_state_has_come() -> None:
     core = core_on("B", {"A", "C"})
     assert core.asked("A", 1) == [Send("A", Reserved(1))]
     assert core.asked("A", 2) == [Send("A", Reserved(2))]
-    assert core.asked("C", 1) == [Send("C", Refused(1, "it has an earlier state of the process"))]
-    (refused,) = core.parcel_arrived("A", Parcel(1, 20, 11, None))
-    assert refused == Send("A", Refused(1, "there is no reservation any more"))
+    assert core.asked("C", 1) == [Send("C", Reserved(1))]
+    for attempt in (1, 2):
+        (refused,) = core.parcel_arrived("A", Parcel(attempt, 20, 11, None))
+        assert refused == Send("A", Refused(attempt, "there is no reservation any more"))
+    assert requests(core.parcel_arrived("C", Parcel(1, 20, 13, None)))
+    for source in ("A", "C"):
+        assert core.asked(source, 3) == [Send(source, Refused(3, "it has an earlier state of the process"))]
 
 
 def test_a_target_that_lost_says_so_and_what_it_held_is_for_nobody() -> None:

@@ -43,6 +43,8 @@ class Gate:
     knows: Known
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     taken: bool = False
+    alone: bool = False
+    """Whether what comes behind passes: an answer that is slow on a longer way."""
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     held: list[Any] = field(default_factory=list)
@@ -135,9 +137,15 @@ class Rig:
 
     def _received(self, node: str, peer: str, envelopes: list[Envelope]) -> None:
         gates = self._links.get((peer, node), [])
+        for gate in gates:
+            if gate.alone and not gate.opened.is_set():
+                gate.held += [envelope for envelope in envelopes if gate.knows(envelope)]
+                envelopes = [envelope for envelope in envelopes if not gate.knows(envelope)]
+                if gate.held:
+                    gate.reached.set()
         for position, envelope in enumerate(envelopes):
             for gate in gates:
-                if gate.stops(envelope):
+                if not gate.alone and gate.stops(envelope):
                     gate.held += envelopes[position:]
                     if position:
                         self._nodes[node].router.from_link(peer, envelopes[:position])

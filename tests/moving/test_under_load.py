@@ -1,4 +1,4 @@
-"""Processes that move while everybody talks to them: each sender's numbers arrive as 1..N, none lost, doubled, reordered.
+"""Processes that move while everybody talks to them: each sender's numbers arrive as 1..N, all of them, once, in order.
 
 Senders stand on all three nodes, in the VMs the process comes by; it hops at random among the nodes meanwhile.
 """

@@ -129,6 +129,12 @@ function answers.list()
     return list
 end
 
+-- One process, at the cost of a row of the list.
+function answers.look(pid)
+    local process = processes.by_pid[pid]
+    return process and summary(process)
+end
+
 function answers.inspect(pid)
     local process = processes.by_pid[pid]
     if not process then

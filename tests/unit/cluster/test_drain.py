@@ -281,6 +281,7 @@ class Machine(RuleBasedStateMachine):
         self.services: set[str] = set()
         self.moving: dict[str, str] = {}
         self.handing: set[str] = set()
+        self.hanging: set[str] = set()
         self.targets: dict[str, int] = {}
         self.moves: dict[str, int] = {}
         self.refused: set[str] = set()
@@ -380,6 +381,8 @@ class Machine(RuleBasedStateMachine):
         if works:
             self.services.discard(service)
             self.here = {pid: one for pid, one in self.here.items() if one.service != service}
+        else:
+            self.hanging.add(service)
         self.feed(HandedOver(service, "" if works else "it hangs"))
 
     @rule()
@@ -422,11 +425,11 @@ class Machine(RuleBasedStateMachine):
                 self.feed(HandedOver(service))
             with_us = {pid: one for pid, one in self.here.items() if pid not in self.cancelled and not one.is_call}
             self.here = {pid: one for pid, one in with_us.items() if one.care is not Care.HERE or one.service}
-            self.services &= {one.service for one in self.here.values()} | self.services
             self.feed(Look(self.drain.tick, list(self.here.values()), sorted(self.services)))
-        homeless = [one for one in self.here.values() if one.may_move and one.able is not None and not one.able]
-        assert len(self.here) == len(homeless), self.here
+        homeless = {one.pid for one in self.here.values() if one.may_move and one.able is not None and not one.able}
+        hanging = {one.pid for one in self.here.values() if one.service in self.hanging}
+        assert set(self.here) == homeless | hanging
 
 
 TestAnything = Machine.TestCase
-TestAnything.settings = settings(max_examples=3000, stateful_step_count=50, deadline=None)
+TestAnything.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
