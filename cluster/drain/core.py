@@ -40,7 +40,7 @@ from cluster.drain.events import (
 from cluster.drain.residents import Phase, Resident, Residents
 from cluster.migration.actions import Verdict
 
-AT_ONCE = 8
+AT_ONCE = 4
 """Processes that move at a time. More make no drain shorter, as these give a node enough to do, but each stands still
 for longer."""
 PER_TARGET = 4

@@ -25,6 +25,8 @@ log = structlog.get_logger("wippy.moving")
 
 WITHIN = 10.0
 """Seconds a process has to hand over its state, unless somebody says otherwise."""
+POLL = 0.002
+"""Seconds between two looks whether it has."""
 DECIDED_WITHIN = 5.0
 """Seconds after its deadline in which a move is decided, as long as etcd answers."""
 
@@ -86,6 +88,7 @@ class Departures:
         except CannotMove as error:
             return outcome(Verdict.STAYED, str(error))
         moved = self._cores.known(wire.uniq_of(raw), self._cores.node)
+        await _has_come(moved, within)
         if moved.leaving is not None:
             return outcome(Verdict.STAYED, "it is moving already")
         moved.pid = raw
@@ -201,6 +204,17 @@ class Departures:
     def _slot(self, pid: bytes) -> int:
         inbox = self._cores.inbox_of(pid)
         return slot_of(pid) if inbox is None else inbox.slot
+
+
+async def _has_come(moved: Moved, within: float) -> None:
+    """One that has just come leaves when all that came on the former way is there: soon, as a rule."""
+    deadline = time.monotonic() + within
+    while _is_coming(moved) and time.monotonic() < deadline:  # noqa: ASYNC110 - rare and short, and nobody has an event
+        await asyncio.sleep(POLL)
+
+
+def _is_coming(moved: Moved) -> bool:
+    return moved.core is not None and moved.core.redirect.pending is not None
 
 
 def _why_not(shown: dict[str, Any] | None) -> str:

@@ -50,7 +50,7 @@ NODES = ("a", "b", "c")
 TARGETS = 100
 """Processes that one client talks to."""
 WARM_UP, STILL = 3.0, 3.0
-LIMIT = 400.0
+LIMIT = 290.0
 HOST = "bench:processes"
 
 

@@ -48,8 +48,13 @@ async def rolling(own_servers: EmbeddedServers, cluster_name: str, tmp_path: Pat
         try:
             yield cluster
         finally:
-            for log in sorted(tmp_path.glob("*.err")):  # of former lives as well
-                print(f"---- {log.name}\n{log.read_text()[-6000:]}")
+            show_logs(tmp_path)
+
+
+def show_logs(directory: Path) -> None:
+    """Of former lives as well."""
+    for log in sorted(directory.glob("*.err")):
+        print(f"---- {log.name}\n{log.read_text()[-6000:]}")
 
 
 class Customer:

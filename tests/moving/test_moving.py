@@ -41,8 +41,7 @@ async def test_a_process_keeps_its_pid_its_state_and_its_mail(three: Town) -> No
 async def test_it_moves_on_and_comes_home(three: Town) -> None:
     pid = await three.spawn("n1", "app:counter")
     for turn, to in enumerate(["n2", "n3", "n1", "n3", "n2", "n1"], 1):
-        outcome = await eventually(lambda to=to: moved(three, pid, to), f"it moves to {to}")
-        assert outcome
+        assert (await three.move(pid, to)).moved, "at once, though it has just come"
         three.cast("n2", pid, "add", turn)
         state = await three.call("n3", pid, "state")
         assert state["moves"] == turn

@@ -1,4 +1,4 @@
-"""Several whole nodes in this process, on the shared servers: what is left out is only that each is a process of its own.
+"""Several whole nodes in this process, on the shared servers: all that is left out is that each is a process alone.
 
 ``Town`` starts and ends them one by one; their parts can be looked into, and their links closed.
 """

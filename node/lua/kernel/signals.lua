@@ -537,11 +537,12 @@ local function moved(list)
     if next(new) == nil and next(gone) == nil then
         return
     end
-    for _, process in next, by_pid do
-        if next(new) ~= nil then
+    local any_new, any_gone = next(new) ~= nil, next(gone) ~= nil
+    for _, process in next, by_pid do -- all of them, each time: what most have not is looked at first
+        if any_new and (process.watching or process.links or process.awaited) then
             tell_new(process, new)
         end
-        if next(gone) ~= nil then
+        if any_gone and process.watchers then
             forget_gone(process, gone)
         end
     end
