@@ -56,21 +56,38 @@ async def _holder(client: Client, name: str, timeout: float) -> str:
 
 
 async def _ask(client: Client, pid: Pid, timeout: float) -> dict[str, Any]:
-    """What its node answers. Raises Failed when the process, or the node, is not there."""
+    """What the node that has it answers: the one it was born on, or else another.
+
+    Raises Failed when the process, or the node, is not there.
+    """
     from cluster.client import NoNodes, QueryFailed
     from cluster.errors import CallTimeout, Unavailable
 
     try:
         detail: dict[str, Any] = await client.ask(pid.node, "inspect", pid=str(pid), timeout=timeout)
+        return {**detail, "node": pid.node}
     except NoNodes as error:
-        raise Failed(f"{NOPROC}: the node of {pid} is gone: {error}") from None
+        failed = Failed(f"{NOPROC}: the node of {pid} is gone: {error}")
     except QueryFailed as error:
         if error.code != NOPROC:
             raise
-        raise Failed(f"{NOPROC}: {error.message}: it ended or never was; `wippy ps` shows what lives") from None
+        failed = Failed(f"{NOPROC}: {error.message}: it ended or never was; `wippy ps` shows what lives")
     except (CallTimeout, Unavailable) as error:
-        raise Failed(f"node {pid.node} does not answer, so nothing is known of {pid}: {error}") from None
-    return {**detail, "node": pid.node}
+        failed = Failed(f"node {pid.node} does not answer, so nothing is known of {pid}: {error}")
+    return await _elsewhere(client, pid, timeout, failed)
+
+
+async def _elsewhere(client: Client, pid: Pid, timeout: float, failed: Failed) -> dict[str, Any]:
+    """What another node knows of a process that has moved there. Raises ``failed`` when none has it."""
+    from cluster.errors import Unavailable
+
+    try:
+        answers = await client.ask_all("inspect", pid=str(pid), timeout=timeout)
+    except Unavailable:
+        raise failed from None
+    for node, detail in answers.by_node.items():
+        return {**detail, "node": node}
+    raise failed
 
 
 def _labelled(detail: dict[str, Any]) -> dict[str, str]:
@@ -78,7 +95,7 @@ def _labelled(detail: dict[str, Any]) -> dict[str, str]:
     if detail["kind"] == SUPERVISOR:
         return _supervisor(detail)
     began = detail.get("started")
-    options = [name for name in ("trap_links", "upgradable") if detail.get(name)]
+    options = [name for name in ("trap_links", "upgradable", "migratable") if detail.get(name)]
     memory = _bytes(detail["memory"]) if detail.get("memory_complete") else f"more than {_bytes(detail['memory'])}"
     waits = detail.get("waits") or []
     state = f"waits for {', '.join(waits)}" if waits else _STATES.get(detail["state"], detail["state"])

@@ -115,7 +115,7 @@ async def ps(
     ]
     for row in rows:
         row["code"] = f"v{row['version']}" if isinstance(row.get("version"), int) else None
-    columns = {"pid": "PID", "entry": "ENTRY", "code": "CODE", "names": "NAMES", "state": "STATE"}
+    columns = {"pid": "PID", "entry": "ENTRY", "node": "NODE", "code": "CODE", "names": "NAMES", "state": "STATE"}
     columns |= {"mailbox": "MAILBOX", "up": "UP"}
     show(rows, columns, listing(format, as_json), empty="no processes", whole=("pid", "names"), spare=("up", "mailbox"))
     left_out = sum(total for node, total in answers.totals.items() if on in (None, node)) - len(rows)

@@ -111,15 +111,13 @@ class Answering:
         return self._bounded(_matching([rows[key] for key in sorted(rows)], args))
 
     async def _services(self, args: list[Any]) -> Any:
+        from node.cli.services import merged
+
         answers = await self._client.services()
-        rows: dict[tuple[str, int], dict[str, Any]] = {}
-        for node, some in answers.by_node.items():
-            for one in some:
-                key = (str(one["service"]), int(one.get("replica") or 0))
-                if one.get("node") == node or key not in rows:
-                    rows[key] = {name: one.get(name) for name in ("service", "replica", "node", "state", "pid")}
+        columns = ("service", "replica", "node", "state", "pid")
+        rows = [{name: row.get(name) for name in columns} for row in merged(answers.by_node, answers.silent)]
         self._tell_silent(answers)
-        return self._bounded(_matching([rows[key] for key in sorted(rows)], args))
+        return self._bounded(_matching(rows, args))
 
     async def _tree(self, args: list[Any]) -> Any:
         from node.cli.tree import alone, drawn, grown

@@ -229,7 +229,8 @@ local function adopt(pid, text, parent)
     local packed = luggage.unpack(text)
     local uniq = places.uniq_of(pid)
     K.delivery.processes_moved({ { uniq, K.config.node } })
-    local err = processes.refusal()
+    -- limits keep out what is new; this one lives, and nowhere else
+    local err = processes.stopping and processes.stopping_error()
     local process = new_guest(pid, packed, parent)
     if err then
         return begin(process, nil, err)

@@ -157,10 +157,14 @@ local function start(process, arguments)
     process.began = turns.wall
 end
 
+function processes.stopping_error()
+    return errors.new("Unavailable", "host " .. config.host .. " is stopping: " .. processes.stopping, true)
+end
+
 -- Why nothing can be started now, or nil.
 local function refusal()
     if processes.stopping then
-        return errors.new("Unavailable", "host " .. config.host .. " is stopping: " .. processes.stopping, true)
+        return processes.stopping_error()
     elseif processes.live >= config.max_processes then
         K.limits.hit("max_processes")
         local text = "host " .. config.host .. " is at its limit of " .. config.max_processes .. " processes in one worker"
@@ -398,7 +402,6 @@ processes.replace = replace
 processes.new_record = new_record
 processes.enter, processes.leave, processes.begin = enter, leave, begin
 processes.succeed, processes.forget_former = succeed, forget_former
-processes.refusal = refusal
 processes.near = near
 processes.run_in_kernel = run_in_kernel
 processes.next_pid = next_pid

@@ -1080,12 +1080,20 @@ class TestArriving:
         assert world.exit_of(pid)[6][b"kind"] == b"NotFound"
         assert world.query(b"counters")[b"live"] == 0
 
-    def test_one_that_is_one_too_many_ends_with_an_error(self, nodes: TwoNodes) -> None:
+    def test_one_that_comes_to_a_host_that_is_being_stopped_ends_with_an_error(self, nodes: TwoNodes) -> None:
         pid, luggage = self.luggage(nodes)
         world = nodes.worlds[b"n2"]
         world.run([In.STOP, b"shutdown", 60])
         world.run([In.ADOPT, pid, luggage[3], b""])
         assert b"is stopping" in world.exit_of(pid)[6][b"message"]
+
+    def test_one_that_is_one_too_many_runs_all_the_same(self, nodes: TwoNodes) -> None:
+        pid, luggage = self.luggage(nodes)
+        world = nodes.worlds[b"n2"]
+        world.kernel.change(VmConfig(max_processes=1))
+        world.spawn("app:keeper")
+        world.run([In.ADOPT, pid, luggage[3], b""])
+        assert len(world.query(b"list")) == 2
 
     def test_one_that_is_killed_while_its_code_is_fetched_never_runs(self, nodes: TwoNodes) -> None:
         pid, luggage = self.luggage(nodes)
