@@ -255,11 +255,18 @@ class Cluster:
 
 
 @asynccontextmanager
-async def chaos_cluster(servers: EmbeddedServers, name: str, directory: Path) -> AsyncIterator[Cluster]:
+async def chaos_cluster(
+    servers: EmbeddedServers, name: str, directory: Path, kind: type[Cluster] = Cluster
+) -> AsyncIterator[Cluster]:
     async with Etcd([servers.etcd_url]) as etcd, Client([servers.nats_url], [servers.etcd_url], name) as client:
-        async with Cluster(servers, name, directory, etcd, client) as cluster:
+        async with kind(servers, name, directory, etcd, client) as cluster:
             try:
                 yield cluster
             finally:  # shown when the test failed, of which a fixture is not told
-                for node in cluster.nodes.values():
-                    print(f"---- {node.name}\n{node.err[-6000:]}")
+                _show_logs(directory)
+
+
+def _show_logs(directory: Path) -> None:
+    """Of every life of every node."""
+    for log in sorted(directory.glob("*.err")):
+        print(f"---- {log.name}\n{log.read_text()[-6000:]}")

@@ -20,12 +20,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from cluster.client import Client
 from cluster.embedded import EmbeddedServers
 from cluster.errors import ClusterError
-from cluster.etcd import Etcd
 from cluster.fencing import EXIT_CODE
-from tests.chaos.nodes import LEASE_TTL, Cluster, Node, eventually
+from tests.chaos.nodes import LEASE_TTL, Cluster, Node, chaos_cluster, eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.chaos]
 
@@ -43,25 +41,16 @@ class Moving(Cluster):
 
 
 @pytest_asyncio.fixture
-async def moving(own_servers: EmbeddedServers, cluster_name: str, tmp_path: Path) -> AsyncIterator[Moving]:
-    servers = own_servers
-    async with (
-        Etcd([servers.etcd_url]) as etcd,
-        Client([servers.nats_url], [servers.etcd_url], cluster_name) as client,
-        Moving(servers, cluster_name, tmp_path, etcd, client) as cluster,
-    ):
-        try:
-            yield cluster
-        finally:
-            for node in cluster.nodes.values():
-                print(f"---- {node.name}\n{node.err[-5000:]}")
+async def moving(own_servers: EmbeddedServers, cluster_name: str, tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with chaos_cluster(own_servers, cluster_name, tmp_path, Moving) as cluster:
+        yield cluster
 
 
 @dataclass
 class Scene:
     """The movers, those who have to do with them by node, and how the moves so far ended."""
 
-    cluster: Moving
+    cluster: Cluster
     dice: random.Random
     movers: list[str] = field(default_factory=list)
     collectors: dict[str, str] = field(default_factory=dict)
@@ -184,7 +173,7 @@ class Scene:
 
 
 @pytest_asyncio.fixture(params=SEEDS)
-async def scene(moving: Moving, request: pytest.FixtureRequest) -> Scene:
+async def scene(moving: Cluster, request: pytest.FixtureRequest) -> Scene:
     seed = request.param if IS_FULL else random.randrange(2**32)
     print(f"seed {seed}")
     await moving.start_all(NODES, "--set", f"cluster.lease_ttl={LEASE_TTL:g}s")
@@ -226,7 +215,7 @@ async def test_nodes_that_die_take_with_them_what_was_there_and_nothing_else(sce
         node.check_log()
 
 
-async def came_back(cluster: Moving, node: Node) -> None:
+async def came_back(cluster: Cluster, node: Node) -> None:
     """It registers again; or it was stopped in the middle of a step, ends itself, and is started again."""
 
     async def decided() -> bool:

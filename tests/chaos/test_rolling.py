@@ -19,8 +19,7 @@ import pytest_asyncio
 from cluster.client import Client
 from cluster.embedded import EmbeddedServers
 from cluster.errors import ClusterError
-from cluster.etcd import Etcd
-from tests.chaos.nodes import Cluster, eventually
+from tests.chaos.nodes import Cluster, chaos_cluster, eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.chaos]
 
@@ -38,23 +37,9 @@ class Rolling(Cluster):
 
 
 @pytest_asyncio.fixture
-async def rolling(own_servers: EmbeddedServers, cluster_name: str, tmp_path: Path) -> AsyncIterator[Rolling]:
-    servers = own_servers
-    async with (
-        Etcd([servers.etcd_url]) as etcd,
-        Client([servers.nats_url], [servers.etcd_url], cluster_name) as client,
-        Rolling(servers, cluster_name, tmp_path, etcd, client) as cluster,
-    ):
-        try:
-            yield cluster
-        finally:
-            show_logs(tmp_path)
-
-
-def show_logs(directory: Path) -> None:
-    """Of former lives as well."""
-    for log in sorted(directory.glob("*.err")):
-        print(f"---- {log.name}\n{log.read_text()[-6000:]}")
+async def rolling(own_servers: EmbeddedServers, cluster_name: str, tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with chaos_cluster(own_servers, cluster_name, tmp_path, Rolling) as cluster:
+        yield cluster
 
 
 class Customer:
@@ -90,7 +75,7 @@ async def restart(cluster: Cluster, name: str) -> None:
     await started.ready()
 
 
-async def test_nothing_is_lost_and_everything_answers(rolling: Rolling) -> None:
+async def test_nothing_is_lost_and_everything_answers(rolling: Cluster) -> None:
     await rolling.start_all(NODES, "--set", "shutdown.timeout=20s")
     client = rolling.client
     catchers = [await client.spawn("app:catcher", f"{NODES[i % 3]}@{HOST}") for i in range(CATCHERS)]
