@@ -50,16 +50,20 @@ class Acting:
         port = self._ports.open("node:client")
         failed: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         port.on_exit = lambda ended: _note_failure(failed, ended)
+        pid, watching = b"", None
         try:
             try:
                 async with asyncio.timeout(timeout):
                     pid = await self._deliver(port, query, timeout)
-                    self._tasks.start(_watch(port, pid, timeout), "watch callee")
+                    watching = self._tasks.start(_watch(port, pid, timeout), "watch callee")
                     sender, topic, reply = await _first_reply(port, failed)
             except TimeoutError:
                 raise CallTimeout(f"call to {query['to']}", timeout) from None
             return {"pid": pid, "from": sender, "topic": topic, "payloads": reply}
         finally:
+            if watching is not None:  # else each call would leave a watcher with the callee, which it takes along
+                watching.cancel()
+                port.cast([int(Kind.UNMONITOR), pid, port.pid, 0])
             port.close()
 
     async def _deliver(self, port: Port, query: Query, timeout: float) -> bytes:

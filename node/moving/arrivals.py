@@ -62,7 +62,7 @@ class Arrivals:
             if chunk in (0, of - 1):
                 self._refuse(peer, wire.uniq_of(envelope[1]), attempt, "there is no reservation any more")
             return
-        if chunk != len(coming.parts) or coming.size + len(part) > wire.MOST_STATE:
+        if chunk != len(coming.parts) or not part or coming.size + len(part) > wire.MOST_STATE:
             moved.coming = None
             log.error("the state of a process came in disorder; it is refused", peer=peer, chunk=chunk, of=of)
             self._refuse(peer, moved.uniq, attempt, "its state came in disorder")
@@ -80,17 +80,21 @@ class Arrivals:
             parcel = wire.parcel_of(b"".join(coming.parts))
         except ValueError as error:
             log.error("the state of a process can't be read", peer=coming.source, problem=str(error))
-            refused = Refused(coming.attempt, str(error))
-            self._cores.performer.put(
-                coming.source, wire.envelope_of(refused, wire.address(moved.uniq), self._cores.node)
-            )
+            self._refuse(coming.source, moved.uniq, coming.attempt, str(error))
             return
         body: wire.Body = parcel.body
         moved.pid = body.pid.encode("utf-8", "surrogateescape")
-        parcel = self._taking.adapted(parcel, self._cores.belongings)
-        moved.expected = parcel.holdings
-        for part in self._cores.belongings:
-            part.expect(body.pid, parcel.holdings)
+        try:
+            parcel = self._taking.adapted(parcel, self._cores.belongings)
+            moved.expected = parcel.holdings
+            for part in self._cores.belongings:
+                part.expect(body.pid, parcel.holdings)
+        except Exception:  # nothing is committed yet: the process stays where it is
+            log.exception("what a process brings can't be taken", pid=body.pid, peer=coming.source)
+            self._refuse(
+                coming.source, moved.uniq, coming.attempt, f"node {self._cores.node} can't take what it brings"
+            )
+            return
         self._cores.perform(moved, self._cores.core(moved).parcel_arrived(coming.source, parcel))
 
     def _refuse(self, peer: str, uniq: bytes, attempt: int, reason: str) -> None:

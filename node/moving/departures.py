@@ -124,12 +124,11 @@ class Departures:
 
     def _keys_of(self, pid: str) -> tuple[str, ...]:
         """The keys a process would take along. Raises CannotMove."""
-        holdings: list[Holding] = []
         for part in self._cores.belongings:
             part.check(pid)
-            holdings += part.pack(pid)
+        holdings = self._packed(pid)
+        for part in self._cores.belongings:
             part.stays(pid)
-        _check_number(holdings)
         return tuple(held.key for held in holdings)
 
     def leaving(self, moved: Moved, item: Envelope) -> None:
@@ -151,10 +150,11 @@ class Departures:
         if leaving is None or leaving.number != number or core is None:
             return  # given up: the item that says so is on its way
         try:
-            holdings = self._pack(leaving, pid.decode("utf-8", "surrogateescape"))
+            holdings = self._packed(pid.decode("utf-8", "surrogateescape"))
         except CannotMove as error:
             self._cores.perform(moved, core.deadline(str(error)))
             return
+        leaving.packed = True
         wanted = leaving.wanted
         body = wire.Body(wanted.pid, wanted.host, leaving.entry, text, self._groups.memberships(wanted.pid))
         leaving.watchers = frozenset(wire.watcher_of(self._cores.where(one), one, watch) for one, watch in watchers)
@@ -162,7 +162,8 @@ class Departures:
         self._cores.perform(moved, core.frozen(luggage))
         self._give(moved, leaving)
 
-    def _pack(self, leaving: Leaving, pid: str) -> list[Holding]:
+    def _packed(self, pid: str) -> list[Holding]:
+        """All that a process has, packed by each part; by none when it can't go. Raises CannotMove."""
         holdings: list[Holding] = []
         packed: list[Belongings] = []
         try:
@@ -170,11 +171,14 @@ class Departures:
                 holdings += part.pack(pid)
                 packed.append(part)
             _check_number(holdings)
-        except CannotMove:
+        except Exception as error:
             for part in packed:
                 part.stays(pid)
-            raise
-        leaving.packed = True
+            if isinstance(error, CannotMove):
+                raise
+            log.exception("what a process has could not be packed", pid=pid)
+            where = f"the log of node {self._cores.node} says more"
+            raise CannotMove(f"what it has could not be packed: {error!r}; {where}") from error
         return holdings
 
     def _give(self, moved: Moved, leaving: Leaving) -> None:

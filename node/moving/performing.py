@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -104,8 +105,20 @@ class Performer:
         self.on_forwarded: Callable[[str], None] = lambda node: None
 
     def perform(self, moved: Moved, actions: list[Action]) -> None:
+        """Do all of them: half a move would be worse than what one that fails leaves undone."""
         for action in actions:
-            self._do(moved, action)
+            self._guarded(moved, type(action).__name__, partial(self._do, moved, action))
+
+    def _guarded(self, moved: Moved, what: str, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except Exception:
+            log.exception("a step of a move failed; the move goes on without", pid=_text(moved.pid), step=what)
+
+    def _tell_parts(self, moved: Moved, what: str, tell: Callable[[Belongings], None]) -> None:
+        """Each part, also when one of them fails."""
+        for part in self._belongings:
+            self._guarded(moved, f"{what} of {type(part).__name__}", partial(tell, part))
 
     def _do(self, moved: Moved, action: Action) -> None:
         match action:
@@ -204,11 +217,8 @@ class Performer:
         self._router.deliver_to(inbox, envelope)
 
     def _dead_letter(self, message: Message) -> None:
-        if message.envelope[0] in (Kind.MESSAGE, Kind.MESSAGES, Kind.RETURN):
-            self._router.dead_letters.add(message.envelope, "overtaken")
-        else:
-            gone = error_map("Unavailable", "a later message of its node has overtaken it", retryable=True)
-            self._router.refuse(message.envelope, Status.NOCONNECTION, gone, "overtaken")
+        gone = error_map("Unavailable", "a later message of its node has overtaken it", retryable=True)
+        self._router.refuse(message.envelope, Status.NOCONNECTION, gone, "overtaken")
 
     def _refuse(self, moved: Moved, item: object, reason: Reason) -> None:
         if isinstance(item, Assertion):
@@ -273,8 +283,7 @@ class Performer:
     def _unpack(self, moved: Moved, leaving: Leaving) -> None:
         if leaving.packed:
             leaving.packed = False
-            for part in self._belongings:
-                part.stays(_text(moved.pid))
+            self._tell_parts(moved, "stays", lambda part: part.stays(_text(moved.pid)))
 
     def _drop(self, moved: Moved) -> None:
         leaving = moved.leaving
@@ -284,8 +293,7 @@ class Performer:
                 moved.inbox.post([int(In.DROP), moved.pid, leaving.number])
         moved.inbox = None
         pid = _text(moved.pid)
-        for part in self._belongings:
-            part.left(pid)
+        self._tell_parts(moved, "left", lambda part: part.left(pid))
         self._groups.left(pid)
 
     def kill(self, moved: Moved) -> None:
@@ -296,13 +304,13 @@ class Performer:
     def _adopt(self, moved: Moved, parcel: Parcel, revision: int) -> None:
         body: wire.Body = parcel.body
         moved.expected, moved.node = None, self._node
-        for part in self._belongings:
-            part.arrived(body.pid, parcel.holdings, revision, self._lease())
+        lease = self._lease()
+        self._tell_parts(moved, "arrived", lambda part: part.arrived(body.pid, parcel.holdings, revision, lease))
         moved.inbox = self._places.place(body.host)
         if moved.inbox is None:
             self._stillborn(moved, parcel)
             return
-        self._groups.rejoin(body.pid, body.groups)
+        self._guarded(moved, "rejoin", lambda: self._groups.rejoin(body.pid, body.groups))
         moved.inbox.post([int(In.ADOPT), moved.pid, body.text, self._keeper_of(body.pid)])
 
     def _stillborn(self, moved: Moved, parcel: Parcel) -> None:

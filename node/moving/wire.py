@@ -40,6 +40,22 @@ CHUNK = 256 * 1024
 FIRST, LAST = int(Kind.FORWARD), int(Kind.WATCHED)
 """The kinds of this module."""
 LENGTHS = {14: 8, 15: 5, 16: 4, 17: 5, 18: 4, 19: 5, 20: 4, 21: 5, 22: 7, 23: 7, 24: 6}
+OF_LINKS = frozenset({Kind.LINK_FLUSH, Kind.LINK_FLUSHED})
+"""Kinds that may be about no process."""
+TO_PROCESSES = {
+    1: (8, 9),
+    3: (6,),
+    4: (4,),
+    5: (4,),
+    6: (4,),
+    7: (4,),
+    8: (7,),
+    9: (5, 6),
+    10: (4,),
+    12: (9,),
+    13: (6,),
+}
+"""Items of the envelopes that may be forwarded, by kind."""
 NAMED = frozenset({Kind.MESSAGE})
 """Kinds of envelopes that carry the revision of a name."""
 
@@ -200,9 +216,11 @@ def _pack(parcel: Parcel) -> bytes:
 
 def is_wellformed(envelope: Envelope) -> bool:
     """Whether an envelope of these kinds, whose first four items are sound, has the others."""
-    kind = envelope[0]
-    if len(envelope) != LENGTHS.get(kind):
+    kind, uniq = envelope[0], uniq_of(envelope[1])
+    if len(envelope) != LENGTHS.get(kind) or not uniq.isascii():
         return False
+    if not uniq and kind not in OF_LINKS:
+        return False  # the address of a host: were it in the table, nothing could be started there
     match kind:
         case Kind.FORWARD:
             _, _, _, _, passed, origin, number, inner = envelope
@@ -210,8 +228,7 @@ def is_wellformed(envelope: Envelope) -> bool:
                 _are_texts(passed)
                 and type(origin) is bytes
                 and type(number) is int
-                and type(inner) is list
-                and len(inner) > 3
+                and _is_forwarded(inner)
                 and inner[1] == envelope[1]
             )
         case Kind.FLUSH | Kind.LINK_FLUSH:
@@ -259,11 +276,40 @@ def parcel_of(packed: bytes) -> Parcel:
             tuple(Holding(_text(key), held, int(revision)) for key, held, revision in value[b"holdings"]),
             {_text(node): int(number) for node, number in value[b"accepted"].items()},
             frozenset(int(one) for one in value[b"former"]),
-            frozenset(Watcher(_text(node), _text(id)) for node, id in value[b"watchers"]),
-            tuple(message_of(envelope, _text(node), int(number)) for node, number, envelope in value[b"held"]),
+            frozenset(_watcher(node, id) for node, id in value[b"watchers"]),
+            tuple(_held(node, number, envelope) for node, number, envelope in value[b"held"]),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not the state of a process ({error!r})") from None
+
+
+def _held(node: bytes, number: Any, envelope: Any) -> Message:
+    if not _is_forwarded(envelope):
+        raise ValueError(f"{envelope!r:.200} is nothing that waits for a process")
+    return message_of(envelope, _text(node), int(number))
+
+
+def _watcher(node: bytes, id: bytes) -> Watcher:
+    if id[:1] not in (b"1", b"2"):
+        raise ValueError(f"{id!r} is no watcher")
+    return Watcher(_text(node), _text(id))
+
+
+def _is_forwarded(envelope: Any) -> bool:
+    """Whether it is an envelope for a process, with all that the router and the kernel look at."""
+    if type(envelope) is not list or len(envelope) < 4:
+        return False
+    kind, to, sender, ref = envelope[:4]
+    return (
+        type(kind) is int
+        and len(envelope) in TO_PROCESSES.get(kind, ())
+        and type(to) is bytes
+        and type(sender) is bytes
+        and type(ref) is int
+        and (kind not in (1, 12) or (type(envelope[5]) is list and type(envelope[7]) is int))
+        and (len(envelope) != 9 or type(envelope[8]) is int)
+        and (kind != 13 or (type(envelope[4]) is int and type(envelope[5]) is bytes))
+    )
 
 
 def _are_texts(value: Any) -> bool:

@@ -201,3 +201,34 @@ async def test_a_frozen_process_whose_host_is_removed_ends_and_is_mourned(three:
     (exit_heard,) = await eventually(heard, "the witness hears")
     assert exit_heard["from"] == pid
     await eventually(lambda: n1.names.lookup("till") is None, "its name is free")
+
+
+def broken(*args: object) -> None:
+    raise KeyError("a part that is broken")
+
+
+@pytest.mark.parametrize("step", ["pack", "adapt", "expect"])
+async def test_a_part_that_fails_before_the_commit_leaves_the_process_where_it_is(
+    three: Town, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    pid = await three.spawn("n1", "app:counter")
+    with monkeypatch.context() as patched:
+        node = "n1" if step == "pack" else "n2"
+        patched.setattr(three.nodes[node].locks, step, broken)
+        outcome = await three.move(pid, "n2", within=2)
+    assert outcome.verdict is Verdict.STAYED
+    assert (await three.call("n3", pid, "name", {"name": "till", "scope": 2}))["ok"], "its names are not held back"
+    assert (await three.move(pid, "n2")).moved
+
+
+@pytest.mark.parametrize("step", ["left", "arrived"])
+async def test_a_part_that_fails_after_the_commit_ends_no_move(
+    three: Town, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    pid = await three.spawn("n1", "app:counter")
+    with monkeypatch.context() as patched:
+        patched.setattr(three.nodes["n1" if step == "left" else "n2"].names, step, broken)
+        assert (await three.move(pid, "n2")).moved
+    three.cast("n3", pid, "add", 1)
+    assert (await three.call("n3", pid, "state"))["count"] == 1
+    assert (await three.move(pid, "n3")).moved

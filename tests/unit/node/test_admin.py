@@ -257,6 +257,20 @@ async def test_a_call_returns_the_first_message_that_comes_back(world: World) ->
     assert (answer["from"], answer["topic"], answer["payloads"]) == (HOLDER.decode(), "count", [3])
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_call_leaves_no_watcher_with_the_callee(world: World, is_answered: bool) -> None:
+    def react(envelope: list[Any]) -> None:
+        world.answer(envelope, Status.OK)
+        if is_answered and envelope[0] == Kind.MONITOR:
+            world.route([int(Kind.MESSAGE), envelope[2], HOLDER, 0, b"count", [3], b"", 0])
+
+    world.react = react
+    await world.ask(op="call", to=HOLDER.decode(), topic="get", timeout=3 if is_answered else 0.02)
+    await turns(3)
+    assert [one[0] for one in world.routed] == [Kind.MESSAGE, Kind.MONITOR, Kind.UNMONITOR]
+    assert world.routed[2][1:] == [HOLDER, world.routed[1][2], 0]
+
+
 async def test_a_call_nobody_answers_ends_at_its_deadline(world: World) -> None:
     world.react = lambda envelope: world.answer(envelope, Status.OK)
     assert (await world.ask(op="call", to=HOLDER.decode(), topic="get", timeout=0.02))["code"] == "timeout"

@@ -145,6 +145,12 @@ class Cluster:
     async def names(self) -> Answers:
         return Answers({"a": [{"name": "one", "pid": "{a@h:p|1-1}", "scope": 2}]})
 
+    async def services(self) -> Answers:
+        def row(node: str) -> dict[str, Any]:
+            return {"service": "app:s", "replica": 0, "node": node, "state": "running", "pid": f"{{{node}@h:p|1-1}}"}
+
+        return Answers({"a": [row("a"), row("b")], "b": [row("b")]})
+
     async def ask_all(self, op: str, **query: Any) -> Answers:
         return Answers({"a": {"pid": query["pid"], "entry": "app:x"}} if query["pid"] == "{a@h:p|1-1}" else {})
 
@@ -166,6 +172,11 @@ async def test_pids_are_those_of_all_nodes_with_their_names_and_who_is_silent_is
         {"pid": "{a@h:p|1-1}", "entry": "app:x", "node": "a", "state": "idle", "names": "one"}
     ]
     assert screen.shown == [("note", "b did not answer: no answer")]
+
+
+async def test_a_service_of_every_node_is_listed_once_for_each() -> None:
+    answers, _, _ = answering(Cluster())
+    assert [row["node"] for row in (await answers.outcome("services", []))["value"]] == ["a", "b"]
 
 
 async def test_a_listing_has_a_bound_and_says_so() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.client import Answers
+from cluster.client import Answers, NoNodes, QueryFailed
 from cluster.errors import CallTimeout
 from node.cli import look
 from node.cli.failures import Failed
@@ -48,6 +48,9 @@ class Client:
     async def ask(self, node: str, op: str, **query: Any) -> Any:
         raise CallTimeout(node, 5.0)
 
+    async def ask_all(self, op: str, **query: Any) -> Answers:
+        return Answers({}, dict.fromkeys(("n1", "n2"), "noproc"))
+
 
 @pytest.mark.parametrize("verb", [look.ps, look.names, look.locks, services, dead_letters])
 async def test_a_listing_names_the_silent_and_fails_when_all_are(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,3 +85,47 @@ async def test_a_name_nobody_who_answers_has_may_be_one_of_a_silent_node() -> No
 async def test_a_name_that_is_known_leads_to_its_node() -> None:
     with pytest.raises(Failed, match="n2 does not answer"):
         await inspect(Client(SILENT, [{"name": "worker", "pid": PID}]), "worker")  # type: ignore[arg-type]
+
+
+DETAIL: dict[str, Any] = {
+    "pid": PID, "kind": "process", "entry": "app:x", "version": 0, "host": "app:processes", "parent": "",
+    "state": "idle", "memory": 1, "mailbox": 0, "mailbox_limit": 9, "received": 0, "sent": 0, "names": [], "topics": {}, "links": [],
+    "watchers": [], "watching": [], "threads": 1, "timers": 0, "operations": 0, "calls": 0, "streams": 0,
+    "migratable": True,
+}  # fmt: skip
+
+
+class Moved(Client):
+    """A process that was born on n2 and is on n1 now."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__({})
+        self._error = error
+
+    async def ask(self, node: str, op: str, **query: Any) -> Any:
+        raise self._error
+
+    async def ask_all(self, op: str, **query: Any) -> Answers:
+        return Answers({"n1": DETAIL}, {"n2": "noproc"})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [QueryFailed("NotFound", "no process", "noproc", "n2"), NoNodes("node 'n2' is gone"), CallTimeout("n2", 5.0)],
+)
+async def test_a_process_that_has_moved_is_shown_where_it_is(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await inspect(Moved(error), PID)  # type: ignore[arg-type]
+    said = capsys.readouterr().out
+    assert "app:processes on n1" in said
+    assert "migratable" in said
+
+
+async def test_a_process_is_listed_with_the_node_it_is_on(capsys: pytest.CaptureFixture[str]) -> None:
+    client = Client({})
+    client._answers.by_node["n1"].append({"pid": PID, "entry": "app:x", "name": "x"})
+    await look.ps(client)  # type: ignore[arg-type]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][:3] == ["PID", "ENTRY", "NODE"]
+    assert lines[1][:3] == [PID, "app:x", "n1"]
