@@ -145,7 +145,9 @@ class Scene:
             if copies:
                 return None
             moved = [parts.moving._table.get(uniq_of(self.pid.encode())) for parts in self.town.nodes.values()]
-            return None if any(_is_undecided(one) for one in moved) else ["nowhere"]
+            if any(_is_undecided(one) for one in moved):
+                return None
+            return None if await self.copies() else ["nowhere"]  # it may have come since they were asked
 
         copies = await eventually(agreed, "the nodes agree where it is")
         return [] if copies == ["nowhere"] else list(copies)

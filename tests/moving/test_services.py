@@ -168,11 +168,11 @@ class Load:
         total = sum(sent.values())
 
         async def got() -> list[dict[str, Any]] | None:
-            rows = await self._town.call(self._nodes[-1], self.collector, "all")
+            rows = await self._town.call(self._nodes[-1], self.collector, "all", timeout=20)
             return rows if len(rows) >= total else None
 
         by_sender = defaultdict(list)
-        for row in await eventually(got, f"all {total} have arrived; dead letters: {self._dead_letters()}", within=20):
+        for row in await eventually(got, f"all {total} have arrived; dead letters: {self._dead_letters()}", within=45):
             by_sender[row["from"]].append(row)
         for pid, count in sent.items():
             assert sorted(row["number"] for row in by_sender[pid]) == list(range(1, count + 1))

@@ -48,7 +48,7 @@ def entries() -> list[Entry]:
 class Town:
     """The nodes by name. ``async with`` ends those that run."""
 
-    def __init__(self, servers: EmbeddedServers, cluster: str, directory: Path, *, lease_ttl: str = "4s") -> None:
+    def __init__(self, servers: EmbeddedServers, cluster: str, directory: Path, *, lease_ttl: str = "10s") -> None:
         self._servers = servers
         self._cluster = cluster
         self._directory = directory

@@ -173,7 +173,7 @@ class TestMoves:
         assert drain.handle(MoveEnded("0", MOVED)) == [Move("4", "n2")]
 
     def test_the_node_with_least_to_do_comes_first(self) -> None:
-        drain = Drain()
+        drain = Drain(at_once=6)
         drain.handle(Targets({"n2": 12, "n3": 10}))
         moves = look(drain, *(replace(MOVABLE, pid=str(n)) for n in range(6)))
         assert [move.to for move in moves if isinstance(move, Move)] == ["n3", "n3", "n2", "n3", "n2", "n3"]

@@ -89,8 +89,8 @@ async def test_a_name_that_is_known_leads_to_its_node() -> None:
 
 DETAIL: dict[str, Any] = {
     "pid": PID, "kind": "process", "entry": "app:x", "version": 0, "host": "app:processes", "parent": "",
-    "state": "idle", "memory": 1, "mailbox": 0, "mailbox_limit": 9, "received": 0, "sent": 0, "names": [], "topics": {}, "links": [],
-    "watchers": [], "watching": [], "threads": 1, "timers": 0, "operations": 0, "calls": 0, "streams": 0,
+    "state": "idle", "memory": 1, "mailbox": 0, "mailbox_limit": 9, "received": 0, "sent": 0, "names": [], "topics": {},
+    "links": [], "watchers": [], "watching": [], "threads": 1, "timers": 0, "operations": 0, "calls": 0, "streams": 0,
     "migratable": True,
 }  # fmt: skip
 
