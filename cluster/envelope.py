@@ -85,8 +85,8 @@ class Kind(IntEnum):
     MOVE_STATE = 22
     """``[22, to, b"", attempt, chunk, of, bytes]``: the state of the process, in so many chunks, counted from 0."""
     WATCH = 23
-    """``[23, to, watcher, number, watch, passed, origin]``: the watcher, on node origin (empty: on the one it comes from),
-    is to hear of the end; watch is a ``Watch``."""
+    """``[23, to, watcher, number, watch, passed, origin]``: the watcher, on node origin (empty: on the one it comes
+    from), is to hear of the end; watch is a ``Watch``."""
     WATCHED = 24
     """``[24, to, watcher, number, watch, alive]``: the answer, under the number of the question."""
 
