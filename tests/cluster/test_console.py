@@ -134,6 +134,16 @@ def test_output_of_megabytes_is_bounded(up: Development) -> None:
     assert done.returncode == 0
 
 
+def test_one_whose_output_nobody_reads_any_more_ends(up: Development) -> None:
+    with Held(up, "-e", "for i = 1, 20000 do print(i) end", "-e", "process.inbox():receive()") as held:
+        assert held.process.stdout is not None
+        assert held.process.stdout.readline() == "1\n"
+        held.process.stdout.close()
+        held.process.stdout = None
+        code = held.process.wait(timeout=30)
+        assert code == 1, held.said()
+
+
 def test_options_run_code_and_a_node_that_is_not_there_is_said(up: Development) -> None:
     assert up.wippy("console", "-e", "x = 20", "-e", "x + 1").stdout == "21\n"
     assert "node 'node-9' is not in cluster" in up.wippy("console", "node-9", "-e", "1", code=1).stderr

@@ -57,6 +57,7 @@ class Attached:
         self._seen = 0
         self._done: asyncio.Future[bool] | None = None
         self._silent_since: float | None = None
+        self._broken: OSError | None = None
 
     async def run(self, text: str) -> bool:
         """Run one input to its end; whether it did what it should. Raises Failed when the console is over."""
@@ -69,6 +70,7 @@ class Attached:
         self._done = None
         if done.done():
             return done.result()
+        self.check()
         if self.over.result():
             raise Failed(self.over.result())
         return True  # it was the line that ended the console
@@ -96,8 +98,23 @@ class Attached:
         if not self.over.done():
             self.over.set_result(why)
 
+    def check(self) -> None:
+        """Raises OSError when what is shown reaches nobody any more."""
+        if self._broken is not None:
+            raise self._broken
+
+    def _break(self, error: OSError) -> None:
+        self._broken = error
+        self.leave("nobody reads what is shown")
+
     async def follow(self) -> None:
         """Show what the console says until it is over."""
+        try:
+            await self._follow()
+        except OSError as error:
+            self._break(error)
+
+    async def _follow(self) -> None:
         while not self.over.done():
             try:
                 answer = await self._ask("console_poll", POLL_SECONDS + 1, after=self._seen, wait=POLL_SECONDS)
@@ -127,7 +144,11 @@ class Attached:
                 self._display.show(str(kind), str(event["text"]))
 
     async def _answer(self, event: dict[str, Any]) -> None:
-        outcome = await self._answering.outcome(str(event["text"]), list(event.get("args") or []))
+        try:
+            outcome = await self._answering.outcome(str(event["text"]), list(event.get("args") or []))
+        except OSError as error:
+            self._break(error)
+            return
         with contextlib.suppress(Failed):
             await self._ask("console_answer", ASK_SECONDS, number=event["number"], **outcome)
 

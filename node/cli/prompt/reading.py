@@ -54,6 +54,7 @@ async def run_texts(session: Attached, texts: AsyncIterator[str]) -> bool:
         else:
             went_well = await session.run(begun) and went_well
         begun = ""
+    session.check()
     if session.over.done() and session.over.result():
         raise Failed(session.over.result())
     if begun:
