@@ -22,9 +22,9 @@ end
 --- Note a ball. `last` is the number of the latest one by thrower; any other than the next tells of some that are lost.
 local function count(score: Score, from: string, number: integer)
     local last = score.last[from]
-    if not last then
-        process.monitor(from)
-    elseif number ~= last + 1 then
+    if not last and not process.monitor(from) then
+        return -- its end has come before its last balls
+    elseif last and number ~= last + 1 then
         score.missed = score.missed + 1
     end
     score.last[from] = number
