@@ -71,11 +71,20 @@ class Scripted:
         self.ran: list[str] = []
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
+    broken: OSError | None = None
+
     async def run(self, text: str) -> bool:
         self.ran.append(text)
         if text.startswith("stop"):
             self.over.set_result(text.partition(" -- ")[2])
+        elif text == "unread":
+            self.broken = BrokenPipeError(32, "Broken pipe")
+            self.over.set_result("nobody reads what is shown")
         return "bad" not in text
+
+    def check(self) -> None:
+        if self.broken is not None:
+            raise self.broken
 
 
 async def each(*lines: str) -> AsyncIterator[str]:
@@ -94,6 +103,13 @@ async def test_one_that_fails_is_remembered_and_the_rest_runs(capsys: pytest.Cap
     assert not await run_texts(cast(Attached, session), each("bad()", "x = = 1", "good()"))
     assert session.ran == ["bad()", "good()"]
     assert capsys.readouterr().err == "error: prompt:1: expected an expression, found '='\n"
+
+
+async def test_one_whose_output_nobody_reads_ends_as_any_verb_does() -> None:
+    session = Scripted()
+    with pytest.raises(BrokenPipeError):
+        await run_texts(session, each("unread", "more"))  # type: ignore[arg-type]
+    assert session.ran == ["unread"]
 
 
 async def test_input_that_ends_within_something_fails(capsys: pytest.CaptureFixture[str]) -> None:
