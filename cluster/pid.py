@@ -85,6 +85,11 @@ def node_of(address: bytes) -> bytes:
     return address[1:at] if at > 0 else b""
 
 
+def uniq_of(address: bytes) -> bytes:
+    """What stands behind the bar of a PID as bytes, which no other process has; empty in the address of a host."""
+    return address[address.rfind(b"|") + 1 : -1]
+
+
 def slot_of(address: bytes) -> int:
     """The VM slot in a PID as bytes; -1 for the address of a host or a malformed text."""
     dash = address.rfind(b"-")

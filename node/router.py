@@ -17,7 +17,7 @@ import structlog
 from cluster.envelope import Envelope, Kind, Status, error_map, unfold
 from cluster.errors import BadPid, ClusterError, MessageTooBig, NodeDown, NotConnected, Unavailable
 from cluster.names import Names
-from cluster.pid import Pid, node_of, slot_of
+from cluster.pid import Pid, node_of, slot_of, uniq_of
 from node.deadletters import DeadLetters, shown
 from node.ports import Ports
 
@@ -117,7 +117,7 @@ class Router:
 
     def route(self, envelope: Envelope) -> None:
         """Send an envelope on its way, wherever it came from."""
-        if self.moves and _uniq_of(envelope[1]) in self.moves:
+        if self.moves and uniq_of(envelope[1]) in self.moves:
             self.on_moved(envelope)
             return
         node = node_of(envelope[1])
@@ -169,7 +169,7 @@ class Router:
         kind = envelope[0]
         if kind == MESSAGE and envelope[6] and not self._holds_name(envelope):
             return
-        if kind == EXIT and self.moves and _uniq_of(envelope[2]) in self.moves:
+        if kind == EXIT and self.moves and uniq_of(envelope[2]) in self.moves:
             self.on_exit_of_moved(envelope)
         if inbox is None:
             self.no_process(envelope)
@@ -180,7 +180,7 @@ class Router:
 
     def inbox_of(self, pid: bytes) -> Home | None:
         """The VM a process of this node lives in; None when there is none."""
-        return self.find_moved(pid) if _uniq_of(pid) in self.moves else self.slots.get(slot_of(pid))
+        return self.find_moved(pid) if uniq_of(pid) in self.moves else self.slots.get(slot_of(pid))
 
     def _one_by_one(self, envelope: Envelope, take: Callable[[Envelope], None]) -> None:
         """The messages of a MESSAGES, for whoever wants them apart."""
@@ -212,7 +212,7 @@ class Router:
                 self.messages_in += 1
             elif envelope[0] == MESSAGES:
                 self.messages_in += envelope[4]
-            if self.moves and _uniq_of(envelope[1]) in self.moves:
+            if self.moves and uniq_of(envelope[1]) in self.moves:
                 self.on_moved_from(node, envelope)
             elif node_of(envelope[1]) == own:
                 self.deliver(envelope)
@@ -274,7 +274,7 @@ class Router:
 
     def _is_of_gone_vm(self, pid: bytes) -> bool:
         """Whether a process lived here in a VM that is not there any more."""
-        if node_of(pid) != self._own or slot_of(pid) in self.slots or _uniq_of(pid) in self.moves:
+        if node_of(pid) != self._own or slot_of(pid) in self.slots or uniq_of(pid) in self.moves:
             return False
         try:
             return Pid.parse(shown(pid)).incarnation == self._incarnation
@@ -379,11 +379,6 @@ class Router:
         text = f"name {name!r} is no longer held by {shown(envelope[1])}"
         stale = error_map("Unavailable", text, retryable=True, details={b"applied": applied})
         self.refuse(envelope, Status.STALE_NAME, stale, "stale_name")
-
-
-def _uniq_of(pid: bytes) -> bytes:
-    """What stands behind the bar of a PID; nothing in the address of a host."""
-    return pid[pid.rfind(b"|") + 1 : -1]
 
 
 def _is_about_moved(envelope: Envelope) -> bool:

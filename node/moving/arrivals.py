@@ -9,6 +9,7 @@ import structlog
 from cluster.envelope import Envelope
 from cluster.migration.arrival import Stage
 from cluster.migration.items import Refused
+from cluster.pid import uniq_of
 from cluster.tasks import Tasks
 from node.moving import wire
 from node.moving.cores import Cores
@@ -31,10 +32,10 @@ class Arrivals:
 
     def ask(self, peer: str, envelope: Envelope) -> None:
         """A node asks whether a process may come; it is answered when that is known."""
-        self._tasks.start(self._asked(peer, envelope), f"ask {wire.uniq_of(envelope[1]).decode()}")
+        self._tasks.start(self._asked(peer, envelope), f"ask {uniq_of(envelope[1]).decode()}")
 
     async def _asked(self, peer: str, envelope: Envelope) -> None:
-        uniq, attempt = wire.uniq_of(envelope[1]), envelope[3]
+        uniq, attempt = uniq_of(envelope[1]), envelope[3]
         try:
             wanted, coming = wire.Wanted.of(envelope[4]), len(self._cores.coming)
             problem = await self._taking.problem(wanted, self._cores.belongings, coming)
@@ -60,7 +61,7 @@ class Arrivals:
         coming = moved.coming if moved is not None else None
         if moved is None or coming is None or (coming.source, coming.attempt) != (peer, attempt):
             if chunk in (0, of - 1):
-                self._refuse(peer, wire.uniq_of(envelope[1]), attempt, "there is no reservation any more")
+                self._refuse(peer, uniq_of(envelope[1]), attempt, "there is no reservation any more")
             return
         if chunk != len(coming.parts) or not part or coming.size + len(part) > wire.MOST_STATE:
             moved.coming = None

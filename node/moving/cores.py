@@ -10,7 +10,7 @@ from cluster.migration import MoveCore, Place
 from cluster.migration.actions import Action
 from cluster.migration.belongings import Belongings
 from cluster.migration.transactions import Found, Registration
-from cluster.pid import node_of, slot_of
+from cluster.pid import node_of, slot_of, uniq_of
 from node.moving import wire
 from node.moving.guests import Guests
 from node.moving.moved import Moved
@@ -60,7 +60,7 @@ class Cores:
         return self._own.lease if self._own else 0
 
     def where(self, pid: bytes) -> str:
-        moved = self.table.get(wire.uniq_of(pid))
+        moved = self.table.get(uniq_of(pid))
         if moved is None:
             return node_of(pid).decode("utf-8", "surrogateescape")
         core = moved.core
@@ -70,7 +70,7 @@ class Cores:
         return self.node if core.place is Place.RUNS else core.redirect.route
 
     def inbox_of(self, pid: bytes) -> Home | None:
-        moved = self.table.get(wire.uniq_of(pid))
+        moved = self.table.get(uniq_of(pid))
         return moved.inbox if moved is not None else None
 
     def known(self, uniq: bytes, node: str) -> Moved:

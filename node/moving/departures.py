@@ -15,7 +15,7 @@ from cluster.migration import MoveCore, Place
 from cluster.migration.actions import Finished, Verdict
 from cluster.migration.belongings import MOST_HOLDINGS, Belongings, CannotMove
 from cluster.migration.items import Holding, Luggage
-from cluster.pid import Pid, slot_of
+from cluster.pid import Pid, slot_of, uniq_of
 from node.host.boundary import In
 from node.moving import wire
 from node.moving.cores import Cores
@@ -87,7 +87,7 @@ class Departures:
             keys = self._keys_of(pid)
         except CannotMove as error:
             return outcome(Verdict.STAYED, str(error))
-        moved = self._cores.known(wire.uniq_of(raw), self._cores.node)
+        moved = self._cores.known(uniq_of(raw), self._cores.node)
         await _has_come(moved, within)
         if moved.leaving is not None:
             return outcome(Verdict.STAYED, "it is moving already")

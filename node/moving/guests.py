@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 
 from cluster.envelope import Kind
 from cluster.migration import Place
+from cluster.pid import uniq_of
 from node.moving.moved import Moved
-from node.moving.wire import uniq_of
 
 
 class Guests:

@@ -26,10 +26,9 @@ from cluster.members import Member
 from cluster.migration import Place, Stamps
 from cluster.migration.belongings import Belongings
 from cluster.migration.transactions import Found
-from cluster.pid import slot_of
+from cluster.pid import slot_of, uniq_of
 from cluster.tasks import Tasks
 from node.host.boundary import In
-from node.moving import wire
 from node.moving.arrivals import Arrivals
 from node.moving.cores import Cores
 from node.moving.departures import WITHIN, Departures, Memberships, Shown
@@ -161,7 +160,7 @@ class Moving:
 
     def is_moving(self, pid: str) -> bool:
         """Whether a process of this node is about to leave it."""
-        moved = self._table.get(wire.uniq_of(_raw(pid)))
+        moved = self._table.get(uniq_of(_raw(pid)))
         return moved is not None and moved.leaving is not None
 
     async def move(self, pid: str, to: str, within: float = WITHIN) -> Outcome:
@@ -172,7 +171,7 @@ class Moving:
 
     def process_ended(self, pid: bytes) -> None:
         """A process of this node has ended, and has told its watchers."""
-        moved = self._table.get(wire.uniq_of(pid))
+        moved = self._table.get(uniq_of(pid))
         if moved is not None and moved.core is not None and moved.core.place is Place.RUNS:
             moved.inbox = None
             self._cores.perform(moved, moved.core.exited())

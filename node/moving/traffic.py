@@ -8,7 +8,7 @@ from cluster.envelope import Envelope, Kind
 from cluster.migration import MoveCore, Stamps
 from cluster.migration.actions import Action
 from cluster.migration.items import HERE, Assertion, Flush, Item, Way
-from cluster.pid import slot_of
+from cluster.pid import slot_of, uniq_of
 from node.host.boundary import Out
 from node.moving import wire
 from node.moving.arrivals import Arrivals
@@ -32,7 +32,7 @@ class Traffic:
 
     def take(self, envelope: Envelope) -> None:
         """The router has an envelope of a process of this node for one in the table."""
-        moved = self._cores.table[wire.uniq_of(envelope[1])]
+        moved = self._cores.table[uniq_of(envelope[1])]
         moved.pid = moved.pid or envelope[1]
         number = self._stamps.next()
         self._note_port(moved, envelope)
@@ -44,7 +44,7 @@ class Traffic:
 
     def take_from(self, peer: str, envelope: Envelope) -> None:
         """An envelope came over the link from a node that did not know yet that its process may move."""
-        moved = self._cores.table[wire.uniq_of(envelope[1])]
+        moved = self._cores.table[uniq_of(envelope[1])]
         moved.pid = moved.pid or envelope[1]
         self._arrived(moved, wire.message_of(envelope, peer, 0), Way(peer))
 
@@ -65,7 +65,7 @@ class Traffic:
         """What another node says about a process that moves; False when it makes no sense."""
         if not wire.is_wellformed(envelope):
             return False
-        kind, uniq = envelope[0], wire.uniq_of(envelope[1])
+        kind, uniq = envelope[0], uniq_of(envelope[1])
         moved = self._cores.table.get(uniq)
         match kind:
             case Kind.FORWARD | Kind.FLUSH | Kind.WATCH:
@@ -112,7 +112,7 @@ class Traffic:
 
     def from_vm(self, item: Envelope) -> None:
         """An item [61] to [65] of a VM."""
-        moved = self._cores.table.get(wire.uniq_of(item[2] if item[0] == Out.WATCHES else item[1]))
+        moved = self._cores.table.get(uniq_of(item[2] if item[0] == Out.WATCHES else item[1]))
         if moved is None:
             return  # it has been forgotten meanwhile: the process has ended
         match item[0]:
@@ -140,7 +140,7 @@ class Traffic:
 
     def exit_heard(self, envelope: Envelope) -> None:
         """An EXIT of a process in the table is about to be delivered here."""
-        moved = self._cores.table[wire.uniq_of(envelope[2])]
+        moved = self._cores.table[uniq_of(envelope[2])]
         if moved.core is not None and envelope[4] in (1, 2):
             watcher = wire.watcher_of(self._cores.node, envelope[1], envelope[4])
             self._cores.perform(moved, moved.core.exit_heard(watcher))

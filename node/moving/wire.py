@@ -32,29 +32,18 @@ from cluster.migration.items import (
     Watcher,
     Way,
 )
+from cluster.pid import uniq_of
+from node.router import HOSTED
+from node.router import LENGTHS as FROM_NODES
 
 MOST_STATE = 64 * 1024 * 1024
 """Bytes of a process that moves, all it has included."""
 CHUNK = 256 * 1024
 """Bytes of the state in one envelope."""
-FIRST, LAST = int(Kind.FORWARD), int(Kind.WATCHED)
-"""The kinds of this module."""
 LENGTHS = {14: 8, 15: 5, 16: 4, 17: 5, 18: 4, 19: 5, 20: 4, 21: 5, 22: 7, 23: 7, 24: 6}
 OF_LINKS = frozenset({Kind.LINK_FLUSH, Kind.LINK_FLUSHED})
 """Kinds that may be about no process."""
-TO_PROCESSES = {
-    1: (8, 9),
-    3: (6,),
-    4: (4,),
-    5: (4,),
-    6: (4,),
-    7: (4,),
-    8: (7,),
-    9: (5, 6),
-    10: (4,),
-    12: (9,),
-    13: (6,),
-}
+TO_PROCESSES = {kind: (length,) for kind, length in FROM_NODES.items() if kind not in HOSTED} | {1: (8, 9), 9: (5, 6)}
 """Items of the envelopes that may be forwarded, by kind."""
 NAMED = frozenset({Kind.MESSAGE})
 """Kinds of envelopes that carry the revision of a name."""
@@ -102,11 +91,6 @@ class Wanted:
             return cls(_text(what[b"pid"]), _text(what[b"host"]), _text(what[b"entry"]), int(what[b"version"]), keys)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"expected what is to be known of a process, got {what!r} ({error!r})") from None
-
-
-def uniq_of(pid: bytes) -> bytes:
-    """What stands behind the bar of a PID, or of the address of a host (where it is empty)."""
-    return pid[pid.rfind(b"|") + 1 : -1]
 
 
 def address(uniq: bytes) -> bytes:

@@ -8,9 +8,9 @@ from typing import Any
 from cluster.envelope import Kind
 from cluster.migration import Place
 from cluster.migration.actions import Verdict
+from cluster.pid import uniq_of
 from node.moving import Outcome
 from node.moving.moved import Moved
-from node.moving.wire import uniq_of
 from tests.moving.stops import Rig
 from tests.moving.world import Town, eventually
 
